@@ -1,0 +1,31 @@
+import type { Row, ScanOptions, Table } from './backend.ts';
+
+/**
+ * The applied state as the layers above see it: what is applied but not yet committed, merged over the backend. Writes are visible to reads at
+ * once; they reach the disk later, in the order they were made, each flush as one transaction.
+ *
+ * Two ordered in-memory generations lie over the backend: one is filled by apply, the other is being flushed. A read merges the three and the
+ * newer wins. A generation is dropped only once its commit has resolved. Both are bounded in bytes: `isFull` tells apply to wait.
+ */
+export interface Store {
+  get(table: Table, key: Uint8Array): Uint8Array | undefined;
+  /** As `Backend.scan`, over the merge. Consume without returning to the event loop and without writing meanwhile. */
+  scan(table: Table, start: Uint8Array, end: Uint8Array | undefined, options?: ScanOptions): Iterable<Row>;
+  put(table: Table, key: Uint8Array, value: Uint8Array): void;
+  delete(table: Table, key: Uint8Array): void;
+  /**
+   * Marks the end of an entry's changes: everything written so far belongs to entries up to `index`. A flush takes whole entries only, so that the
+   * applied index and the data it produced commit in the same transaction.
+   */
+  applied(index: number): void;
+  /** Highest index whose changes are durable in the backend: the log may be released up to here. */
+  readonly durableIndex: number;
+  /** True while both generations are at their bound. Apply must wait for `onRoom`. */
+  readonly isFull: boolean;
+  onRoom(listener: () => void): void;
+  /** Commits everything applied so far; resolves when it is durable. */
+  flush(): Promise<void>;
+  size(): { readonly total: number; readonly inUse: number };
+  /** Flushes and closes. */
+  close(): Promise<void>;
+}
