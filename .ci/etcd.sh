@@ -23,7 +23,8 @@ fetch() { # suite version-folder
 }
 
 fetch bookworm 3.4
-fetch trixie 3.5 || echo "etcd 3.5 could not be installed; 3.4 is the oracle of this run" >&2
+# The newest 3.5 is the primary oracle: it has behaviours that 3.5.16 had not yet (negative start revisions of a watch).
+fetch sid 3.5 || fetch trixie 3.5 || echo "etcd 3.5 could not be installed; 3.4 is the oracle of this run" >&2
 for v in 3.4 3.5; do
   if [ -x "$dir/$v/etcd" ]; then printf '%s: %s\n' "$v" "$("$dir/$v/etcd" --version | head -1)" >&2; fi
 done
