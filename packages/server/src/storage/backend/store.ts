@@ -9,8 +9,12 @@ import type { Row, ScanOptions, Table } from './backend.ts';
  */
 export interface Store {
   get(table: Table, key: Uint8Array): Uint8Array | undefined;
-  /** As `Backend.scan`, over the merge. Consume without returning to the event loop and without writing meanwhile. */
+  /**
+   * As `Backend.scan`, over the merge; lazy. Consume without returning to the event loop and without writing meanwhile. The rows and what they
+   * refer to stay as they are until the caller returns to the event loop, also when their keys are written after the scan.
+   */
   scan(table: Table, start: Uint8Array, end: Uint8Array | undefined, options?: ScanOptions): Iterable<Row>;
+  /** Key and value are kept, not copied: nobody may write into the arrays afterwards. */
   put(table: Table, key: Uint8Array, value: Uint8Array): void;
   delete(table: Table, key: Uint8Array): void;
   /**
@@ -18,12 +22,16 @@ export interface Store {
    * applied index and the data it produced commit in the same transaction.
    */
   applied(index: number): void;
-  /** Highest index whose changes are durable in the backend: the log may be released up to here. */
+  /**
+   * Highest index whose changes are durable in the backend: the log may be released up to here. Right after opening it is the index to continue
+   * from, 0 for a new store.
+   */
   readonly durableIndex: number;
   /** True while both generations are at their bound. Apply must wait for `onRoom`. */
   readonly isFull: boolean;
+  /** Calls back once, when `isFull` next becomes false. */
   onRoom(listener: () => void): void;
-  /** Commits everything applied so far; resolves when it is durable. */
+  /** Commits everything applied so far; resolves when it is durable, rejects when a commit failed. */
   flush(): Promise<void>;
   size(): { readonly total: number; readonly inUse: number };
   /** Flushes and closes. */

@@ -1,0 +1,270 @@
+import type { Runtime, Timer } from '@conclave/wire';
+import type { Fatal } from '../../replica/ports.ts';
+import { type Backend, type Change, type Row, type ScanOptions, type Table, tables } from './backend.ts';
+import { compareBytes } from './bytes.ts';
+import { OrderedRows } from './ordered-rows.ts';
+import type { Store } from './store.ts';
+
+/**
+ * The row of table `meta` in which the store itself keeps the index of the last entry of a flush: 8 bytes, big endian. It is written by the very
+ * transaction that holds the entry's data, so the two cannot part. Nobody else writes it.
+ */
+export const durableIndexKey: Uint8Array = new TextEncoder().encode('durableIndex');
+
+export interface BufferedStoreOptions {
+  readonly backend: Backend;
+  readonly runtime: Runtime;
+  readonly fatal: Fatal;
+  readonly bounds?: Partial<StoreBounds>;
+}
+
+export interface StoreBounds {
+  /** How long the first change waits for company before a flush begins. Milliseconds, default 20. */
+  readonly flushDelayMs: number;
+  /** A filling generation of this size is flushed without waiting. Bytes, default 2 MiB. */
+  readonly flushBytes: number;
+  /** Above this size of the filling generation, while the other is still being flushed, the store is full. Bytes, default 16 MiB. */
+  readonly generationBytesMax: number;
+}
+
+const defaultBounds: StoreBounds = { flushDelayMs: 20, flushBytes: 2 << 20, generationBytesMax: 16 << 20 };
+
+/**
+ * The applied state over a backend. Rows live in one of three layers, the newer wins: the filling generation (written by apply), the flushing one
+ * (its commit is under way) and the backend.
+ *
+ * Invariants: at most one commit is under way; a generation holds whole entries when its flush begins; it is dropped only after its commit
+ * resolved; `durableIndex` is what the backend says, never ahead of it. A failed commit ends the member: the layers are then left as they are.
+ */
+export class BufferedStore implements Store {
+  readonly #backend: Backend;
+  readonly #runtime: Runtime;
+  readonly #fatal: Fatal;
+  readonly #bounds: StoreBounds;
+  #filling: Generation = new Generation();
+  #flushing: Generation | undefined;
+  #durableIndex: number;
+  #appliedIndex: number;
+  /** Rows were written that no `applied` has claimed yet: the entry is still being applied. */
+  #isMidEntry = false;
+  /** Something was applied that no flush has taken: rows, or the index alone. */
+  #isDirty = false;
+  #isFailed = false;
+  #isClosed = false;
+  /** Somebody waits for durability: the next flush begins as soon as it may. */
+  #isUrgent = false;
+  #timer: Timer | undefined;
+  #roomListeners: (() => void)[] = [];
+  #fillingWaiters: Waiter[] = [];
+  #flushingWaiters: Waiter[] = [];
+
+  constructor(options: BufferedStoreOptions) {
+    this.#backend = options.backend;
+    this.#runtime = options.runtime;
+    this.#fatal = options.fatal;
+    this.#bounds = { ...defaultBounds, ...options.bounds };
+    this.#durableIndex = decodeIndex(this.#backend.get('meta', durableIndexKey));
+    this.#appliedIndex = this.#durableIndex;
+  }
+
+  get durableIndex(): number {
+    return this.#durableIndex;
+  }
+
+  get isFull(): boolean {
+    return this.#isFailed || (this.#flushing !== undefined && this.#filling.bytes >= this.#bounds.generationBytesMax);
+  }
+
+  get(table: Table, key: Uint8Array): Uint8Array | undefined {
+    const slot = this.#filling.rows(table).get(key) ?? this.#flushing?.rows(table).get(key);
+    return slot === undefined ? this.#backend.get(table, key) : slot.value;
+  }
+
+  scan(table: Table, start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions = {}): Iterable<Row> {
+    const newer = [this.#filling, this.#flushing].flatMap((generation) => (generation?.rows(table).size ? [generation.rows(table)] : []));
+    if (newer.length === 0) return this.#backend.scan(table, start, end, options);
+    const layers = newer.map((rows) => (options.reverse ? rows.descending(start, end) : rows.ascending(start, end)));
+    // The backend is not given the limit: any number of its rows may be deleted or replaced above it.
+    const oldest = this.#backend.scan(table, start, end, { reverse: options.reverse ?? false });
+    return merge([...layers, oldest[Symbol.iterator]()], options);
+  }
+
+  put(table: Table, key: Uint8Array, value: Uint8Array): void {
+    this.#write(table, key, value);
+  }
+
+  delete(table: Table, key: Uint8Array): void {
+    this.#write(table, key, undefined);
+  }
+
+  applied(index: number): void {
+    if (index < this.#appliedIndex) throw new Error(`entry ${index} was applied after entry ${this.#appliedIndex}`);
+    this.#appliedIndex = index;
+    this.#isMidEntry = false;
+    this.#isDirty = true;
+    this.#flushSoon();
+  }
+
+  onRoom(listener: () => void): void {
+    this.#roomListeners.push(listener);
+  }
+
+  flush(): Promise<void> {
+    if (this.#isFailed) return Promise.reject(new Error('the store has failed'));
+    if (!this.#isDirty && this.#flushing === undefined) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      (this.#isDirty ? this.#fillingWaiters : this.#flushingWaiters).push({ resolve, reject });
+      if (!this.#isDirty) return;
+      this.#isUrgent = true;
+      this.#flushSoon();
+    });
+  }
+
+  size(): { readonly total: number; readonly inUse: number } {
+    return this.#backend.size();
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    try {
+      if (!this.#isFailed) await this.flush();
+    } finally {
+      this.#timer?.cancel();
+      await this.#backend.close();
+    }
+  }
+
+  #write(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
+    this.#filling.bytes += this.#filling.rows(table).set(key, value);
+    this.#isMidEntry = true;
+  }
+
+  #flushSoon(): void {
+    if (!this.#isDirty || this.#isFailed || this.#flushing !== undefined) return;
+    if (this.#isUrgent || this.#filling.bytes >= this.#bounds.flushBytes) this.#beginFlush();
+    else
+      this.#timer ??= this.#runtime.timer(this.#bounds.flushDelayMs, () => {
+        this.#timer = undefined;
+        if (this.#isDirty && !this.#isFailed && this.#flushing === undefined) this.#beginFlush();
+      });
+  }
+
+  #beginFlush(): void {
+    // The entry under way has rows in the filling generation already: `applied` comes back here once it is whole.
+    if (this.#isMidEntry) {
+      this.#isUrgent = true;
+      return;
+    }
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const generation = this.#filling;
+    const index = this.#appliedIndex;
+    this.#flushing = generation;
+    this.#flushingWaiters = this.#fillingWaiters;
+    this.#filling = new Generation();
+    this.#fillingWaiters = [];
+    this.#isDirty = false;
+    this.#isUrgent = false;
+    this.#backend.commit({ rows: generation.changes(index) }).then(
+      () => this.#committed(index),
+      (cause: unknown) => this.#failed(cause),
+    );
+  }
+
+  #committed(index: number): void {
+    this.#durableIndex = index;
+    this.#flushing = undefined;
+    const waiters = this.#flushingWaiters;
+    this.#flushingWaiters = [];
+    this.#flushSoon();
+    for (const waiter of waiters) waiter.resolve();
+    if (!this.isFull) for (const listener of this.#roomListeners.splice(0)) listener();
+  }
+
+  #failed(cause: unknown): void {
+    this.#isFailed = true;
+    this.#timer?.cancel();
+    const error = new Error('the state could not be committed', { cause });
+    for (const waiter of [...this.#flushingWaiters, ...this.#fillingWaiters]) waiter.reject(error);
+    try {
+      this.#fatal(error);
+    } catch {
+      // The port leaves by throwing. This runs on a promise's callback: nothing stands above it that would have to be stopped.
+    }
+  }
+}
+
+class Generation {
+  bytes = 0;
+  readonly #tables = new Map<Table, OrderedRows>(tables.map((table) => [table, new OrderedRows()]));
+
+  rows(table: Table): OrderedRows {
+    return this.#tables.get(table)!;
+  }
+
+  /** In table and key order, which the backend writes fastest. The index comes last. */
+  *changes(index: number): Generator<Change, undefined> {
+    for (const [table, rows] of this.#tables) {
+      for (const { key, value } of rows.ascending(emptyKey, undefined)) yield { table, key, value };
+    }
+    yield { table: 'meta', key: durableIndexKey, value: encodeIndex(index) };
+  }
+}
+
+interface Waiter {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+interface LayerRow {
+  readonly key: Uint8Array;
+  readonly value: Uint8Array | undefined;
+}
+
+/** Merges layers given newest first. Reads one row ahead in each and no further. */
+function* merge(layers: readonly Iterator<LayerRow>[], options: ScanOptions): Generator<Row, undefined> {
+  const direction = options.reverse ? -1 : 1;
+  let left = options.limit ?? Number.POSITIVE_INFINITY;
+  try {
+    const heads = layers.map((layer) => advance(layer));
+    while (left > 0) {
+      let newest: LayerRow | undefined;
+      for (const head of heads) {
+        if (head !== undefined && (newest === undefined || compareBytes(head.key, newest.key) * direction < 0)) newest = head;
+      }
+      if (newest === undefined) return;
+      const { key, value } = newest;
+      for (let i = 0; i < heads.length; i++) {
+        const head = heads[i];
+        if (head !== undefined && (head === newest || compareBytes(head.key, key) === 0)) heads[i] = advance(layers[i]!);
+      }
+      if (value === undefined) continue;
+      left--;
+      yield { key, value };
+    }
+  } finally {
+    // The backend's iterator holds a read transaction until it is told that nobody continues.
+    for (const layer of layers) layer.return?.();
+  }
+}
+
+function advance(layer: Iterator<LayerRow>): LayerRow | undefined {
+  const next = layer.next();
+  return next.done ? undefined : next.value;
+}
+
+const emptyKey = new Uint8Array(0);
+
+function encodeIndex(index: number): Uint8Array {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(BigInt(index));
+  return bytes;
+}
+
+function decodeIndex(bytes: Uint8Array | undefined): number {
+  if (bytes === undefined) return 0;
+  const index = Number(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).readBigUInt64BE());
+  if (!Number.isSafeInteger(index)) throw new Error(`the durable index ${index} is beyond 2^53-1`);
+  return index;
+}
