@@ -1,0 +1,180 @@
+import { type Logger, type Runtime, silentLog, type Timer } from '@conclave/wire';
+import { Random } from './random.ts';
+import { TimerQueue } from './timer-queue.ts';
+
+export interface VirtualRuntimeOptions {
+  /** Seeds {@link VirtualRuntime.random}. Default 1. */
+  readonly seed?: number;
+  /** What the wall clock shows at the start, in milliseconds since 1970-01-01. Default 2000-01-01T00:00:00Z. */
+  readonly wall?: number;
+  /** Default: discards everything. */
+  readonly log?: Logger;
+}
+
+export interface RunOptions {
+  /** Give up after this many virtual milliseconds. Default 60,000. */
+  readonly deadlineMs?: number;
+}
+
+/**
+ * Time that moves only when a test moves it. Everything that takes its time, its chance and its timers from this object runs on one thread, as
+ * fast as the processor allows, and the same way for the same seed.
+ *
+ * Between two timers the runtime *settles*: it yields one real macrotask, so that every promise reaction that can run has run (reactions queued
+ * by reactions included), then runs what was queued with `endOfTurn`, and repeats until neither is left. Only then does time move, straight to
+ * the next timer. Real I/O (a socket, a file read through the thread pool) is not waited for: whatever runs in virtual time must do its I/O
+ * through simulated ports.
+ *
+ * An exception thrown by a timer or by an end-of-turn callback rejects the `advance` or `runUntil` that was driving.
+ *
+ * @example
+ * const runtime = new VirtualRuntime({ seed: 7 });
+ * let fired = false;
+ * runtime.timer(5_000, () => { fired = true; });
+ * await runtime.advance(5_000); // fired is true, no real second has passed
+ */
+export class VirtualRuntime implements Runtime {
+  readonly log: Logger;
+  readonly #random: Random;
+  readonly #timers = new TimerQueue();
+  readonly #wallAtStart: number;
+  #turn: (() => void)[] = [];
+  #now = 0;
+  #suspended = 0;
+  #wallSteps = 0;
+  #seq = 0;
+  #isDriven = false;
+
+  constructor(options: VirtualRuntimeOptions = {}) {
+    this.#random = new Random(options.seed ?? 1);
+    this.#wallAtStart = options.wall ?? 946_684_800_000;
+    this.log = options.log ?? silentLog;
+  }
+
+  monotonic(): number {
+    return this.#now;
+  }
+
+  boot(): number {
+    return this.#now + this.#suspended;
+  }
+
+  wall(): number {
+    return this.#wallAtStart + this.boot() + this.#wallSteps;
+  }
+
+  random(): number {
+    return this.#random.next();
+  }
+
+  /** A timer with a delay below 0 is due at once, that is: in the next timer step, never inside this call. */
+  timer(delayMs: number, callback: () => void): Timer {
+    if (!Number.isFinite(delayMs)) throw new RangeError(`a timer needs a finite delay, got ${delayMs}`);
+    const timer = { due: this.#now + Math.max(0, delayMs), seq: this.#seq++, callback, isCancelled: false };
+    this.#timers.push(timer);
+    return { cancel: () => this.#timers.cancel(timer) };
+  }
+
+  endOfTurn(callback: () => void): void {
+    this.#turn.push(callback);
+  }
+
+  /** How many timers wait. */
+  get pendingTimers(): number {
+    return this.#timers.size;
+  }
+
+  /** Moves time by `ms` milliseconds, firing every timer that falls due on the way, each at its own moment. */
+  async advance(ms: number): Promise<void> {
+    if (!(ms >= 0)) throw new RangeError(`time moves forward only, got ${ms}`);
+    await this.#drive(async () => {
+      const target = this.#now + ms;
+      await this.#settle();
+      while (await this.#fireNext(target));
+      this.#now = target;
+    });
+  }
+
+  /**
+   * Moves time from timer to timer until `condition` holds; it is asked once everything has settled. Rejects when the deadline passes first, or
+   * when no timer is left that could ever make it true.
+   */
+  async runUntil(condition: () => boolean, options: RunOptions = {}): Promise<void> {
+    const allowed = options.deadlineMs ?? 60_000;
+    await this.#drive(async () => {
+      const deadline = this.#now + allowed;
+      await this.#settle();
+      while (!condition()) {
+        if (await this.#fireNext(deadline)) continue;
+        const isIdle = this.#timers.peek() === undefined;
+        this.#now = isIdle ? this.#now : deadline;
+        throw new Error(
+          isIdle ? 'the condition does not hold and nothing is left to happen' : `the condition did not hold within ${allowed} ms`,
+        );
+      }
+    });
+  }
+
+  /** Moves time until the promise has settled, and returns or throws what it did. */
+  async run<T>(promise: Promise<T>, options: RunOptions = {}): Promise<T> {
+    let isSettled = false;
+    const settled = (): void => {
+      isSettled = true;
+    };
+    promise.then(settled, settled);
+    await this.runUntil(() => isSettled, options);
+    return promise;
+  }
+
+  /** Steps the wall clock alone, forward or back, as an operator or a time daemon does. */
+  stepWall(ms: number): void {
+    this.#wallSteps += ms;
+  }
+
+  /** The machine sleeps for `ms` milliseconds: the boot and the wall clock move, the monotonic clock and every timer stand still. */
+  suspend(ms: number): void {
+    if (!(ms >= 0)) throw new RangeError(`time moves forward only, got ${ms}`);
+    this.#suspended += ms;
+  }
+
+  async #drive(body: () => Promise<void>): Promise<void> {
+    if (this.#isDriven) throw new Error('this runtime is already being advanced: await the other call first');
+    this.#isDriven = true;
+    try {
+      await body();
+    } finally {
+      this.#isDriven = false;
+    }
+  }
+
+  /** Fires the next timer if it is due by `limit`. */
+  async #fireNext(limit: number): Promise<boolean> {
+    const next = this.#timers.peek();
+    if (next === undefined || next.due > limit) return false;
+    this.#timers.shift();
+    this.#now = next.due;
+    next.callback();
+    await this.#settle();
+    return true;
+  }
+
+  async #settle(): Promise<void> {
+    for (let round = 0; round < maxRounds; round++) {
+      await macrotask();
+      if (this.#turn.length === 0) return;
+      const turn = this.#turn;
+      this.#turn = [];
+      for (const callback of turn) callback();
+    }
+    throw new Error(`endOfTurn callbacks kept queueing each other for ${maxRounds} rounds: time cannot move`);
+  }
+}
+
+const maxRounds = 100_000;
+
+// The one real timer of virtual time: all promise reactions have run when it fires.
+function macrotask(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
