@@ -46,118 +46,148 @@ export interface ConfChange {
   readonly context: Uint8Array;
 }
 
-/** Messages between members, and (last group) between a member and its own storage. */
-export type Message =
-  | {
-      readonly type: 'requestPreVote' | 'requestVote';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly lastLogIndex: number;
-      readonly lastLogTerm: number;
-      readonly leadershipTransfer: boolean;
-    }
-  | {
-      readonly type: 'requestPreVoteResponse' | 'requestVoteResponse';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly granted: boolean;
-    }
-  | {
-      readonly type: 'appendEntries';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly prevLogIndex: number;
-      readonly prevLogTerm: number;
-      readonly entries: readonly Entry[];
-      readonly leaderCommit: number;
-    }
-  | {
-      readonly type: 'appendEntriesResponse';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly index: number;
-      readonly rejected: boolean;
-      readonly hintIndex: number;
-      readonly hintTerm: number;
-    }
-  | {
-      readonly type: 'heartbeat';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly leaderCommit: number;
-      readonly context: Uint8Array;
-    }
-  | {
-      readonly type: 'heartbeatResponse';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly context: Uint8Array;
-    }
-  | {
-      readonly type: 'installSnapshot';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly snapshot: SnapshotMeta;
-    }
-  | { readonly type: 'timeoutNow'; readonly from: MemberId; readonly to: MemberId; readonly term: number }
-  | {
-      readonly type: 'propose';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly entries: readonly Pick<Entry, 'type' | 'data'>[];
-    }
-  | { readonly type: 'readIndex'; readonly from: MemberId; readonly to: MemberId; readonly term: number; readonly context: Uint8Array }
-  | {
-      readonly type: 'readIndexResponse';
-      readonly from: MemberId;
-      readonly to: MemberId;
-      readonly term: number;
-      readonly context: Uint8Array;
-      readonly index: number;
-    }
-  | StorageAppendResponse
-  | StorageApplyResponse;
+/** What every message between members carries. `term` is the sender's current term unless the message says otherwise. */
+interface Envelope {
+  readonly from: MemberId;
+  readonly to: MemberId;
+  readonly term: number;
+}
 
 /**
- * The log storage says: everything up to `index`, whose entry had `term`, is durable, and so is the hard state handed over with it. The pair
- * guards against the answer to an append whose entries were since overwritten by another term's.
+ * Asks for a vote. `requestPreVote` asks whether one would be given (thesis section 9.6): its term is the one after the sender's, and
+ * answering it changes nothing at the receiver.
+ */
+export interface RequestVote extends Envelope {
+  readonly type: 'requestPreVote' | 'requestVote';
+  readonly lastLogIndex: number;
+  readonly lastLogTerm: number;
+  /** The leader itself asked for this election: the receiver does not hold on to that leader (thesis section 4.2.3). */
+  readonly leadershipTransfer: boolean;
+}
+
+/** A granted pre-vote carries the term that was asked for; every other answer the sender's term. */
+export interface RequestVoteResponse extends Envelope {
+  readonly type: 'requestPreVoteResponse' | 'requestVoteResponse';
+  readonly granted: boolean;
+}
+
+export interface AppendEntries extends Envelope {
+  readonly type: 'appendEntries';
+  readonly prevLogIndex: number;
+  readonly prevLogTerm: number;
+  readonly entries: readonly Entry[];
+  readonly leaderCommit: number;
+}
+
+export interface AppendEntriesResponse extends Envelope {
+  readonly type: 'appendEntriesResponse';
+  /** Accepted: the sender's log is durable and equal to the leader's up to here. Rejected: `prevLogIndex` of what was rejected. */
+  readonly index: number;
+  readonly rejected: boolean;
+  /** Rejected: the highest index at which the logs can still agree, as far as the sender knows, and the term it has there. */
+  readonly hintIndex: number;
+  readonly hintTerm: number;
+}
+
+/** `context` names the reads that the answer confirms (thesis section 6.4); empty when there are none. */
+export interface Heartbeat extends Envelope {
+  readonly type: 'heartbeat';
+  /** Never above what the receiver is known to hold: it may commit up to here without looking. */
+  readonly leaderCommit: number;
+  readonly context: Uint8Array;
+}
+
+export interface HeartbeatResponse extends Envelope {
+  readonly type: 'heartbeatResponse';
+  readonly context: Uint8Array;
+}
+
+/** The state up to `snapshot.index` in place of entries that the leader has dropped. The host moves the state itself. */
+export interface InstallSnapshot extends Envelope {
+  readonly type: 'installSnapshot';
+  readonly snapshot: SnapshotMeta;
+}
+
+/** The leader asks the receiver to campaign at once (thesis section 3.10). */
+export interface TimeoutNow extends Envelope {
+  readonly type: 'timeoutNow';
+}
+
+/** Proposals on their way from a follower to the leader. */
+export interface Propose extends Envelope {
+  readonly type: 'propose';
+  readonly entries: readonly Pick<Entry, 'type' | 'data'>[];
+}
+
+/** A linearizable read on its way from a follower to the leader. */
+export interface ReadIndex extends Envelope {
+  readonly type: 'readIndex';
+  readonly context: Uint8Array;
+}
+
+export interface ReadIndexResponse extends Envelope {
+  readonly type: 'readIndexResponse';
+  readonly context: Uint8Array;
+  readonly index: number;
+}
+
+/** Messages between members. */
+export type PeerMessage =
+  | RequestVote
+  | RequestVoteResponse
+  | AppendEntries
+  | AppendEntriesResponse
+  | Heartbeat
+  | HeartbeatResponse
+  | InstallSnapshot
+  | TimeoutNow
+  | Propose
+  | ReadIndex
+  | ReadIndexResponse;
+
+/**
+ * The log storage says: this append, and with it every earlier one, is durable. A copy of what {@link StorageAppend} carried, handed back
+ * unchanged. The number names the write and not just its end: (index, term) alone could belong to an older write of an entry that was
+ * overwritten and came back since, with the overwriting still on its way to the disk.
  */
 export interface StorageAppendResponse {
   readonly type: 'storageAppendResponse';
-  /** Last log index of the append, or 0 when it carried no entries. */
+  readonly append: number;
+  /** Last log index that the append carried, and the term of that entry. */
   readonly index: number;
   readonly term: number;
-  readonly snapshot: SnapshotMeta | undefined;
 }
 
-/** The state machine says: applied up to `index`. */
+/** The state machine says: applied up to `index`. May be stepped for any part of what {@link StorageApply} carried, in order. */
 export interface StorageApplyResponse {
   readonly type: 'storageApplyResponse';
   readonly index: number;
 }
 
-/** Work for the log storage. Appends are made durable in the order given. */
-export interface StorageAppend {
-  readonly entries: readonly Entry[];
-  readonly hardState: HardState | undefined;
-  readonly snapshot: SnapshotMeta | undefined;
-  /** To be released only once all of this is durable: peers' messages to be sent, own ones to be stepped. */
-  readonly responses: readonly Message[];
+/** The host could not deliver to a member, or finished (or gave up) bringing it a snapshot: hints that speed replication up or slow it down. */
+export interface PeerReport {
+  readonly type: 'unreachable' | 'snapshotDelivered' | 'snapshotFailed';
+  readonly member: MemberId;
 }
 
-/** Work for the state machine, in log order. */
+/** Everything that can be stepped. */
+export type Message = PeerMessage | StorageAppendResponse | StorageApplyResponse | PeerReport;
+
+/** Work for the log storage. Appends are made durable in the order given. */
+export interface StorageAppend {
+  /** Consecutive. When the first index was written before, this and everything after it in storage is replaced. */
+  readonly entries: readonly Entry[];
+  /** Set when entries are given, or when term or vote changed. A new commit index alone is never worth a write. */
+  readonly hardState: HardState | undefined;
+  /** Set when the state machine is to be replaced by the snapshot that the host received. Comes before `entries`. */
+  readonly snapshot: SnapshotMeta | undefined;
+  /** To be released only once all of this, and all earlier appends, are durable: those for other members to be sent, others to be stepped. */
+  readonly responses: readonly (PeerMessage | StorageAppendResponse)[];
+}
+
+/** Work for the state machine, in log order. Every entry in it is committed, and durable here. */
 export interface StorageApply {
   readonly entries: readonly Entry[];
-  /** To be stepped once these entries are applied. */
-  readonly responses: readonly Message[];
 }
 
 /** A linearizable read that was asked for with `readIndex(context)` may be served once applied up to `index`. */
@@ -170,6 +200,7 @@ export type Role = 'follower' | 'preCandidate' | 'candidate' | 'leader' | 'learn
 
 export interface SoftState {
   readonly role: Role;
+  /** {@link noMember} while none is known. */
   readonly leader: MemberId;
   readonly term: number;
 }
@@ -177,10 +208,52 @@ export interface SoftState {
 /** What the host must do next. Every field is independent work; the core goes on without waiting for any of it. */
 export interface Ready {
   /** To send at once: nothing in them depends on storage still to be written. */
-  readonly messages: readonly Message[];
+  readonly messages: readonly PeerMessage[];
   readonly append: StorageAppend | undefined;
   readonly apply: StorageApply | undefined;
   readonly readStates: readonly ReadState[];
   /** Set when it changed. */
   readonly softState: SoftState | undefined;
+}
+
+/** Why a proposal was dropped. It has not entered the log and never will. */
+export type DropReason =
+  /** No leader is known to hand it to. */
+  | 'noLeader'
+  /** Too many bytes wait for their commit: propose again when some are. */
+  | 'tooMuchUncommitted'
+  /** Leadership is being transferred. */
+  | 'transferringLeadership'
+  /** This member leads and was removed, or takes no part in the configuration. */
+  | 'notMember'
+  /** A change of membership is in the log and not yet applied: one at a time (thesis section 4.1). */
+  | 'confChangePending'
+  /** The leader has committed nothing in its term yet, and a change of membership now could let two quorums miss each other. */
+  | 'ownTermNotCommitted';
+
+/**
+ * What became of a proposal.
+ * - `appended`: it is in this leader's log at `index`, and committed iff an entry of `term` is committed there.
+ * - `forwarded`: sent to the leader, no more is known. It may be lost, and must not be proposed again.
+ */
+export type ProposalResult =
+  | { readonly status: 'appended'; readonly term: number; readonly index: number }
+  | { readonly status: 'forwarded'; readonly leader: MemberId }
+  | { readonly status: 'dropped'; readonly reason: DropReason };
+
+/** For people and for tests; no decision of the host rests on it, except what it reports to clients. */
+export interface Status extends SoftState {
+  readonly id: MemberId;
+  readonly vote: MemberId;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  /** Last index of the log, and the last one durable here. */
+  readonly lastIndex: number;
+  readonly durableIndex: number;
+  /** Entries above this index are held in memory. */
+  readonly compactedIndex: number;
+  readonly uncommittedBytes: number;
+  readonly confState: ConfState;
+  /** {@link noMember} unless leadership is being transferred. */
+  readonly transferee: MemberId;
 }
