@@ -6,6 +6,8 @@
  * least 1 and a createRevision, so the field after the key tells them apart.
  */
 
+import { putVarint, varintSize } from './varint.ts';
+
 const keyTag = 0x0a;
 const createTag = 0x10;
 const modTag = 0x18;
@@ -163,24 +165,6 @@ class Cursor {
 
 function corrupt(what: string): Error {
   return new Error(`corrupt KeyValue in storage: ${what}`);
-}
-
-function varintSize(value: number): number {
-  if (value < 0x80) return 1;
-  if (value < 0x4000) return 2;
-  if (value < 0x200000) return 3;
-  let size = 3;
-  for (let rest = Math.floor(value / 0x200000); rest > 0; rest = Math.floor(rest / 0x80)) size++;
-  return size;
-}
-
-function putVarint(bytes: Uint8Array, start: number, value: number): number {
-  let at = start;
-  let rest = value;
-  for (; rest >= 0x80000000; rest = Math.floor(rest / 0x80)) bytes[at++] = (rest % 0x80) | 0x80;
-  for (; rest >= 0x80; rest >>>= 7) bytes[at++] = (rest & 0x7f) | 0x80;
-  bytes[at++] = rest;
-  return at;
 }
 
 function putNumber(bytes: Uint8Array, at: number, tag: number, value: number): number {

@@ -10,6 +10,13 @@ import { logKey, pastPrefix, readLogKey } from './row.ts';
 import type { Slicer } from './slicer.ts';
 import { WriteTxn } from './write-txn.ts';
 
+/** A revision held for reads. */
+export interface Pin {
+  readonly revision: number;
+  /** Idempotent. */
+  release(): void;
+}
+
 /** How much history one call of {@link Mvcc.eventsFrom} may read: it ends with the revision that reaches either bound. */
 export interface CatchUpBounds {
   readonly maxRevisions: number;
@@ -58,16 +65,17 @@ export class Mvcc {
    * Small reads are answered at once and without a promise; their KeyValues may be views of storage, so encode or copy them before returning
    * to the event loop. KeyValues that come by promise are the caller's.
    *
+   * @param pin - reads at its revision, whatever the request's says
    * @throws StatusError `compacted` or `future-revision`; never by way of the promise, which rejects only as `slicer.nextSlice` does.
    */
-  range(request: RangeRequest, slicer: Slicer): RangeResult | Promise<RangeResult> {
-    const read = new RangeRead(this.#store, this.#revisions, request);
+  range(request: RangeRequest, slicer: Slicer, pin?: Pin): RangeResult | Promise<RangeResult> {
+    const read = this.#open(request, pin);
     return read.step(slicer) ? read.result() : this.#finish(read, slicer);
   }
 
   /** The same without yielding: for ranges within an applied txn, and for small ones. */
   rangeSync(request: RangeRequest): RangeResult {
-    const read = new RangeRead(this.#store, this.#revisions, request);
+    const read = this.#open(request, undefined);
     read.step();
     return read.result();
   }
@@ -77,9 +85,15 @@ export class Mvcc {
     return this.#store.get('head', key);
   }
 
-  /** Fixes the present revision (or an older one) for several reads: they stay possible, whatever is compacted, until it is released. */
-  pin(revision: number = this.#revisions.current): () => void {
-    return this.#revisions.pin(this.#revisions.resolve(revision));
+  /**
+   * Holds a revision (0: the present one) for several reads that must see the same: they stay possible, whatever is compacted meanwhile, until
+   * it is released. Held too long it keeps compaction from freeing space.
+   *
+   * @throws StatusError `compacted` or `future-revision`
+   */
+  pin(revision: number): Pin {
+    const resolved = this.#revisions.resolve(revision);
+    return { revision: resolved, release: this.#revisions.pin(resolved) };
   }
 
   // ---- what watches need ------------------------------------------------------------------------------------------------------------
@@ -166,6 +180,11 @@ export class Mvcc {
    */
   hashKv(revision: number, slicer: Slicer): Promise<Pick<HashKVResponse, 'hash' | 'compactRevision' | 'hashRevision'>> {
     return new HashRead(this.#store, this.#revisions, this.#compaction, revision).run(slicer);
+  }
+
+  #open(request: RangeRequest, pin: Pin | undefined): RangeRead {
+    const revision = pin?.revision ?? this.#revisions.resolve(request.revision);
+    return new RangeRead(this.#store, this.#revisions, request, revision);
   }
 
   async #finish(read: RangeRead, slicer: Slicer): Promise<RangeResult> {

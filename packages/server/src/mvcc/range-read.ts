@@ -53,12 +53,13 @@ export class RangeRead {
   /** The last key seen; the next step continues after it. */
   #last: Uint8Array | undefined;
 
-  constructor(store: Store, revisions: Revisions, request: RangeRequest) {
+  /** @param revision - already resolved, or pinned */
+  constructor(store: Store, revisions: Revisions, request: RangeRequest, revision: number) {
     this.#store = store;
     this.#revisions = revisions;
     this.#request = request;
     this.#range = KeyRange.fromWire(request.key, request.rangeEnd);
-    this.revision = revisions.resolve(request.revision);
+    this.revision = revision;
     this.#wanted = wantedOf(request);
   }
 

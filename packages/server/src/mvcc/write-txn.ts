@@ -35,7 +35,7 @@ export class WriteTxn {
 
   /** As `Mvcc.rangeSync`; `revision` 0 sees the writes of this txn. */
   range(request: RangeRequest): RangeResult {
-    const read = new RangeRead(this.#store, this.#revisions, request);
+    const read = new RangeRead(this.#store, this.#revisions, request, this.#revisions.resolve(request.revision));
     read.step();
     return read.result();
   }

@@ -1,0 +1,349 @@
+import {
+  CompactionRequest,
+  CompactionResponse,
+  DeleteRangeRequest,
+  DeleteRangeResponse,
+  KeyValue,
+  LeaseGrantRequest,
+  LeaseGrantResponse,
+  LeaseRevokeRequest,
+  LeaseRevokeResponse,
+  PutRequest,
+  PutResponse,
+  RangeRequest,
+  RangeResponse,
+  type RequestOp,
+  ResponseHeader,
+  ResponseOp,
+  TxnRequest,
+  TxnResponse,
+} from '@conclave/protocol';
+import { StatusError } from '@conclave/wire';
+import type { LeaseTable } from '../lease/lease-table.ts';
+import { failure } from '../mvcc/failure.ts';
+import { keyOf, leaseOf, valueIn } from '../mvcc/key-value.ts';
+import type { Mvcc, Pin } from '../mvcc/mvcc.ts';
+import type { RangeResult } from '../mvcc/range-read.ts';
+import type { Slicer } from '../mvcc/slicer.ts';
+import type { WriteTxn } from '../mvcc/write-txn.ts';
+import type { Store } from '../storage/backend/store.ts';
+import { holds } from './compare.ts';
+import type { LoggedRequest } from './entry.ts';
+import { leavesOf, planTxn, type TxnPlan } from './txn-plan.ts';
+
+/**
+ * What an entry came to: the response, whose header has only the revision, or the refusal of a client's mistake. All bytes in it are in memory
+ * of their own.
+ */
+export type Applied =
+  | { readonly kind: 'put'; readonly response: PutResponse }
+  | { readonly kind: 'deleteRange'; readonly response: DeleteRangeResponse }
+  | { readonly kind: 'txn'; readonly response: TxnResponse }
+  | { readonly kind: 'compaction'; readonly response: CompactionResponse }
+  | { readonly kind: 'leaseGrant'; readonly response: LeaseGrantResponse }
+  | { readonly kind: 'leaseRevoke'; readonly response: LeaseRevokeResponse }
+  | { readonly kind: 'failed'; readonly error: StatusError };
+
+export interface ApplierOptions {
+  readonly store: Store;
+  readonly mvcc: Mvcc;
+  readonly leases: LeaseTable;
+}
+
+/** etcd's greatest TTL, in seconds. */
+export const maxLeaseTtlSeconds = 9_000_000_000;
+
+/**
+ * The state machine: what every member computes from the log, entry by entry, the same everywhere, refusals included. It joins the keys and
+ * the leases, which do not know each other.
+ *
+ * A client's mistake is a result. Whatever is thrown is a broken invariant and must end the member: it may have left an entry half applied.
+ */
+export class Applier {
+  readonly #store: Store;
+  readonly #mvcc: Mvcc;
+  readonly #leases: LeaseTable;
+  #appliedIndex: number;
+  #appliedTerm: number;
+
+  /** Goes on from what the store holds. */
+  constructor(options: ApplierOptions) {
+    this.#store = options.store;
+    this.#mvcc = options.mvcc;
+    this.#leases = options.leases;
+    this.#appliedIndex = options.store.durableIndex;
+    this.#appliedTerm = storedTerm(options.store);
+  }
+
+  /** Index of the last entry applied; 0 before the first. */
+  get appliedIndex(): number {
+    return this.#appliedIndex;
+  }
+
+  /** Term of the entry at `appliedIndex`. */
+  get appliedTerm(): number {
+    return this.#appliedTerm;
+  }
+
+  /** What is applied up to here survives a crash without the log. */
+  get durableIndex(): number {
+    return this.#store.durableIndex;
+  }
+
+  /** True while nothing may be applied because too much is waiting for the disk. */
+  get isFull(): boolean {
+    return this.#store.isFull;
+  }
+
+  /** Calls back once, when `isFull` next becomes false. */
+  onRoom(listener: () => void): void {
+    this.#store.onRoom(listener);
+  }
+
+  /** Applies the entry at `index`, appended in `term`. Entries come one by one, each with the next index. */
+  apply(index: number, term: number, request: LoggedRequest): Applied {
+    this.#begin(index, term);
+    const applied = this.#evaluate(request, term);
+    this.#store.applied(index);
+    return applied;
+  }
+
+  /** An entry without a request: only the applied index and term move. */
+  applyEmpty(index: number, term: number): void {
+    this.#begin(index, term);
+    this.#store.applied(index);
+  }
+
+  /**
+   * Evaluates a txn that only reads (`isReadOnlyTxn`) at the present revision, without the log; yields to the loop as `slicer` says.
+   *
+   * @throws StatusError `compacted` or `future-revision`, by way of the promise
+   */
+  async readTxn(request: TxnRequest, slicer: Slicer): Promise<TxnResponse> {
+    const pin = this.#mvcc.pin(0);
+    try {
+      const succeeded = await this.#allHold(request, pin, slicer);
+      const branch = succeeded ? request.success : request.failure;
+      const responses: ResponseOp[] = [];
+      for (const range of branch.map(onlyRange)) this.#checkRevision(range, pin.revision);
+      for (const range of branch.map(onlyRange)) {
+        const result = await this.#mvcc.range(range, slicer, range.revision > 0 ? undefined : pin);
+        responses.push(ResponseOp.create({ responseRange: rangeResponse(result, pin.revision) }));
+      }
+      return TxnResponse.create({ header: { revision: pin.revision }, succeeded, responses });
+    } finally {
+      pin.release();
+    }
+  }
+
+  /**
+   * Takes out some of what a compaction left: `Mvcc.compactStep`, counted as part of the last entry, so that it becomes durable without waiting
+   * for the next. Between steps the caller pauses, and waits while `isFull`.
+   */
+  compactStep(maxRows: number): boolean {
+    const isDone = this.#mvcc.compactStep(maxRows);
+    this.#store.applied(this.#appliedIndex);
+    return isDone;
+  }
+
+  #begin(index: number, term: number): void {
+    if (index !== this.#appliedIndex + 1) throw new Error(`entry ${index} after entry ${this.#appliedIndex}`);
+    if (term < this.#appliedTerm) throw new Error(`entry ${index} of term ${term} after term ${this.#appliedTerm}`);
+    this.#appliedIndex = index;
+    if (term === this.#appliedTerm) return;
+    this.#appliedTerm = term;
+    this.#store.put('meta', termRow, termBytes(term));
+  }
+
+  #evaluate(request: LoggedRequest, term: number): Applied {
+    const before = this.#mvcc.revision;
+    try {
+      return this.#dispatch(request, term);
+    } catch (error) {
+      if (!(error instanceof StatusError)) throw error;
+      if (this.#mvcc.revision !== before) throw new Error('an entry was refused after it had written', { cause: error });
+      return { kind: 'failed', error };
+    }
+  }
+
+  #dispatch(request: LoggedRequest, term: number): Applied {
+    const { kind, body } = request;
+    switch (kind) {
+      case 'put':
+        return { kind, response: this.#put(PutRequest.decode(body)) };
+      case 'deleteRange':
+        return { kind, response: this.#deleteRange(DeleteRangeRequest.decode(body)) };
+      case 'txn':
+        return { kind, response: this.#txn(TxnRequest.decode(body)) };
+      case 'compaction':
+        return { kind, response: this.#compact(CompactionRequest.decode(body)) };
+      case 'leaseGrant':
+        return { kind, response: this.#grant(LeaseGrantRequest.decode(body)) };
+      case 'leaseRevoke':
+        return { kind, response: this.#revoke(LeaseRevokeRequest.decode(body), request.term < term) };
+      default:
+        throw new Error(`entry of unknown kind ${String(kind)}`);
+    }
+  }
+
+  // ---- keys -------------------------------------------------------------------------------------------------------------------------
+
+  #put(request: PutRequest): PutResponse {
+    this.#checkLease(request);
+    this.#checkKept(request);
+    const txn = this.#mvcc.begin();
+    const response = this.#putIn(txn, request);
+    txn.end();
+    return response;
+  }
+
+  #deleteRange(request: DeleteRangeRequest): DeleteRangeResponse {
+    const txn = this.#mvcc.begin();
+    const response = this.#deleteIn(txn, request);
+    txn.end();
+    return response;
+  }
+
+  #putIn(txn: WriteTxn, request: PutRequest): PutResponse {
+    const kept = request.ignoreValue || request.ignoreLease ? txn.get(request.key) : undefined;
+    const value = request.ignoreValue && kept !== undefined ? valueIn(kept) : request.value;
+    const lease = request.ignoreLease && kept !== undefined ? leaseOf(kept) : request.lease;
+    const previous = txn.put(request.key, value, lease);
+    this.#moveLease(request.key, previous === undefined ? 0n : leaseOf(previous), lease);
+    const prevKv = request.prevKv && previous !== undefined ? ownKv(previous) : undefined;
+    return PutResponse.create({ header: { revision: txn.revision }, prevKv });
+  }
+
+  #deleteIn(txn: WriteTxn, request: DeleteRangeRequest): DeleteRangeResponse {
+    const deleted = txn.deleteRange(request.key, request.rangeEnd);
+    for (const kv of deleted) this.#moveLease(keyOf(kv), leaseOf(kv), 0n);
+    const prevKvs = request.prevKv ? deleted.map(ownKv) : [];
+    return DeleteRangeResponse.create({ header: { revision: txn.revision }, deleted: deleted.length, prevKvs });
+  }
+
+  #compact(request: CompactionRequest): CompactionResponse {
+    this.#mvcc.compact(request.revision);
+    return CompactionResponse.create({ header: { revision: this.#mvcc.revision } });
+  }
+
+  // ---- txns -------------------------------------------------------------------------------------------------------------------------
+
+  #txn(request: TxnRequest): TxnResponse {
+    const plan = planTxn(request, ({ key, rangeEnd }) => this.#mvcc.rangeSync(RangeRequest.create({ key, rangeEnd })).kvs);
+    this.#checkPlan(plan);
+    const txn = this.#mvcc.begin();
+    const response = this.#run(txn, plan);
+    txn.end();
+    response.header = ResponseHeader.create({ revision: txn.revision });
+    return response;
+  }
+
+  /** Everything that can fail, before anything is written: all puts first, then all ranges, as etcd does. */
+  #checkPlan(plan: TxnPlan): void {
+    for (const { requestPut } of leavesOf(plan)) {
+      if (requestPut === undefined) continue;
+      this.#checkKept(requestPut);
+      this.#checkLease(requestPut);
+    }
+    for (const { requestRange } of leavesOf(plan)) if (requestRange !== undefined) this.#checkRevision(requestRange, this.#mvcc.revision);
+  }
+
+  /** Runs the branch that was chosen. The header of a nested response stays empty. */
+  #run(txn: WriteTxn, plan: TxnPlan): TxnResponse {
+    const responses = plan.operations.map(({ request, txn: nested }): ResponseOp => {
+      if (nested !== undefined) return ResponseOp.create({ responseTxn: this.#run(txn, nested) });
+      if (request.requestPut !== undefined) return ResponseOp.create({ responsePut: this.#putIn(txn, request.requestPut) });
+      if (request.requestDeleteRange !== undefined) {
+        return ResponseOp.create({ responseDeleteRange: this.#deleteIn(txn, request.requestDeleteRange) });
+      }
+      if (request.requestRange === undefined) throw new Error('a txn holds an operation without content');
+      return ResponseOp.create({ responseRange: rangeResponse(txn.range(request.requestRange), txn.revision) });
+    });
+    return TxnResponse.create({ header: {}, succeeded: plan.succeeded, responses });
+  }
+
+  async #allHold(request: TxnRequest, pin: Pin, slicer: Slicer): Promise<boolean> {
+    for (const compare of request.compare) {
+      const { kvs } = await this.#mvcc.range(RangeRequest.create({ key: compare.key, rangeEnd: compare.rangeEnd }), slicer, pin);
+      if (!holds(compare, kvs)) return false;
+    }
+    return true;
+  }
+
+  #checkLease(request: PutRequest): void {
+    if (request.lease !== 0n && !this.#leases.has(request.lease)) throw failure('lease-not-found');
+  }
+
+  #checkKept(request: PutRequest): void {
+    if ((request.ignoreValue || request.ignoreLease) && this.#mvcc.get(request.key) === undefined) throw failure('key-not-found');
+  }
+
+  /** Within a txn only 0 means the latest: a negative revision is an old one. */
+  #checkRevision(request: RangeRequest, current: number): void {
+    if (request.revision === 0) return;
+    if (request.revision > current) throw failure('future-revision');
+    if (request.revision < this.#mvcc.compactRevision) throw failure('compacted');
+  }
+
+  // ---- leases -----------------------------------------------------------------------------------------------------------------------
+
+  #grant(request: LeaseGrantRequest): LeaseGrantResponse {
+    const { id } = request;
+    // The member that received the request chose the id; 0 stands for no lease.
+    if (id === 0n) throw failure('lease-not-found');
+    if (request.ttl > maxLeaseTtlSeconds) throw failure('lease-ttl-too-large');
+    if (this.#leases.has(id)) throw failure('lease-exists');
+    const ttl = Math.max(1, request.ttl);
+    this.#leases.grant(id, ttl);
+    return LeaseGrantResponse.create({ header: { revision: this.#mvcc.revision }, id, ttl });
+  }
+
+  /**
+   * Deletes the attached keys in order, in one revision, with the lease. A revoke that comes from an earlier term is refused: a leader that was
+   * stuck while another took over would end leases that have been renewed since (etcd issue 15247).
+   */
+  #revoke(request: LeaseRevokeRequest, isOfEarlierTerm: boolean): LeaseRevokeResponse {
+    const { id } = request;
+    if (isOfEarlierTerm) throw failure('leader-changed');
+    if (!this.#leases.has(id)) throw failure('lease-not-found');
+    const txn = this.#mvcc.begin();
+    for (const key of this.#leases.keysOf(id)) txn.deleteRange(key, noBytes);
+    this.#leases.revoke(id);
+    txn.end();
+    return LeaseRevokeResponse.create({ header: { revision: txn.revision } });
+  }
+
+  #moveLease(key: Uint8Array, from: bigint, to: bigint): void {
+    if (from === to) return;
+    if (from !== 0n) this.#leases.detach(from, key);
+    if (to !== 0n) this.#leases.attach(to, key);
+  }
+}
+
+const noBytes = new Uint8Array(0);
+const termRow = new TextEncoder().encode('appliedTerm');
+
+function storedTerm(store: Store): number {
+  const row = store.get('meta', termRow);
+  return row === undefined ? 0 : Number(new DataView(row.buffer, row.byteOffset, row.byteLength).getBigUint64(0));
+}
+
+function termBytes(term: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(term));
+  return bytes;
+}
+
+function onlyRange({ requestRange }: RequestOp): RangeRequest {
+  if (requestRange === undefined) throw new Error('a txn that only reads holds another operation');
+  return requestRange;
+}
+
+/** Storage's bytes are valid only until the loop goes on, and a response is sent later. */
+function ownKv(kv: Uint8Array): KeyValue {
+  return KeyValue.decode(kv.slice());
+}
+
+function rangeResponse(result: RangeResult, revision: number): RangeResponse {
+  return RangeResponse.create({ header: { revision }, kvs: result.kvs.map(ownKv), count: result.count, more: result.more });
+}
