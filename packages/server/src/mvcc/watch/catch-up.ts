@@ -12,7 +12,8 @@ const maxSliceMs = 2;
 const maxSliceRevisions = 1000;
 const maxSliceBytes = 1024 * 1024;
 // How much is read between two looks at the clock.
-const stepBounds = { maxRevisions: 64, maxBytes: 64 * 1024 };
+const maxStepRevisions = 64;
+const maxStepBytes = 64 * 1024;
 
 export interface CatchUpOptions {
   readonly source: WatchSource;
@@ -113,10 +114,11 @@ export class CatchUp {
   #read(from: number, riders: ReadonlySet<Watcher>, dirty: Subscription[]): number {
     const { source, runtime } = this.#options;
     const deadline = runtime.monotonic() + maxSliceMs;
+    const end = from + maxSliceRevisions;
     let next = from;
     let bytes = 0;
-    while (next < from + maxSliceRevisions && bytes < maxSliceBytes) {
-      const found = source.eventsFrom(next, stepBounds);
+    while (next < end && bytes < maxSliceBytes) {
+      const found = source.eventsFrom(next, { maxRevisions: Math.min(maxStepRevisions, end - next), maxBytes: maxStepBytes });
       if (found.length === 0) return source.revision;
       for (const changes of found) bytes += this.#match(changes, riders, dirty);
       next = found.at(-1)!.revision + 1;
