@@ -1,1 +1,53 @@
-export {};
+/** The client of etcd v3, and of every server that speaks its protocol. */
+
+export { Client } from './client.ts';
+export { type ConnectOptions, connect } from './connect.ts';
+export type { EndpointStatus } from './connection/balancer.ts';
+export type { ClientStatus } from './connection/engine.ts';
+export type { RequestOptions } from './connection/procedure.ts';
+export {
+  type ClientErrorCode,
+  ConclaveError,
+  type ConclaveErrorInit,
+  type ErrorCode,
+  type ErrorDetails,
+  isConclaveError,
+  type Outcome,
+} from './errors/conclave-error.ts';
+export {
+  type Attribute,
+  type Comparison,
+  type ComparisonOperand,
+  type ComparisonResult,
+  type KeyConditions,
+  key,
+} from './kv/comparison.ts';
+export { allKeys, fromKey, type KeyRange, prefix, range, type Target } from './kv/key-range.ts';
+export type { KeyValue } from './kv/key-value.ts';
+export type { CompactOptions } from './kv/kv-client.ts';
+export {
+  type DeleteOperation,
+  type DeleteOptions,
+  del,
+  type GetOperation,
+  type GetOptions,
+  get,
+  type HeldLease,
+  type ListOperation,
+  type ListOptions,
+  list,
+  type PutOperation,
+  type PutOptions,
+  put,
+  type Sort,
+} from './kv/operation.ts';
+export type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+export type { Integer, Key, Value } from './kv/text.ts';
+export { type NestedTxn, type Txn, txn } from './kv/txn.ts';
+export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';
+export type { Lease, LeaseState } from './lease/lease.ts';
+export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
+export type { Namespace } from './namespace.ts';
+export type { Feed } from './rx/feed.ts';
+export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
+export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

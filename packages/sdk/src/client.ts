@@ -1,0 +1,127 @@
+import type { Runtime } from '@conclave/wire';
+import type { ClientStatus, Engine } from './connection/engine.ts';
+import type { RequestOptions } from './connection/procedure.ts';
+import type { KeyPrefix, Target } from './kv/key-range.ts';
+import type { KeyValue } from './kv/key-value.ts';
+import { type CompactOptions, KvClient } from './kv/kv-client.ts';
+import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
+import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+import type { Integer, Key, Value } from './kv/text.ts';
+import { Txn } from './kv/txn.ts';
+import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
+import type { Namespace } from './namespace.ts';
+import type { Feed } from './rx/feed.ts';
+import type { statusFeed, watchFeed } from './rx/ring.ts';
+import type { WatchEvent } from './watch/watch-event.ts';
+import { WatchHub } from './watch/watch-hub.ts';
+import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
+
+/** The ring of Observables, as loaded. */
+export interface Ring {
+  readonly watchFeed: typeof watchFeed;
+  readonly statusFeed: typeof statusFeed;
+}
+
+/** What all namespaces of one client share. */
+export interface Core {
+  readonly engine: Engine;
+  readonly leases: LeaseRegistry;
+  readonly watches: WatchHub;
+  readonly ring: Ring;
+}
+
+export function coreOf(engine: Engine, ring: Ring): Core {
+  return { engine, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
+}
+
+class NamespaceView implements Namespace {
+  readonly lease: LeaseClient;
+  readonly #core: Core;
+  readonly #prefix: KeyPrefix;
+  readonly #kv: KvClient;
+
+  constructor(core: Core, prefix: KeyPrefix) {
+    this.#core = core;
+    this.#prefix = prefix;
+    this.#kv = new KvClient(core.engine, prefix);
+    this.lease = new LeaseClient(core.leases, prefix);
+  }
+
+  get runtime(): Runtime {
+    return this.#core.engine.runtime;
+  }
+
+  put(key: Key, value: Value, options?: PutOptions & RequestOptions): Promise<PutResult> {
+    return this.#kv.put(key, value, options);
+  }
+
+  get(key: Key, options?: GetOptions & RequestOptions): Promise<KeyValue | undefined> {
+    return this.#kv.get(key, options);
+  }
+
+  list(target: Target, options?: ListOptions & RequestOptions): Promise<ListResult> {
+    return this.#kv.list(target, options);
+  }
+
+  delete(target: Target, options?: DeleteOptions & RequestOptions): Promise<DeleteResult> {
+    return this.#kv.delete(target, options);
+  }
+
+  compact(revision: Integer, options?: CompactOptions & RequestOptions): Promise<void> {
+    return this.#kv.compact(revision, options);
+  }
+
+  txn(): Txn<readonly [], readonly []> {
+    return new Txn<readonly [], readonly []>(this.#core.engine, this.#prefix, [], [], []);
+  }
+
+  watch(target: Target): Feed<WatchEvent>;
+  watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
+  watch(target: Target, options: WatchOptions = {}): Feed<unknown> {
+    return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
+  }
+
+  namespace(prefix: Key): Namespace {
+    return new NamespaceView(this.#core, this.#prefix.append(prefix));
+  }
+}
+
+/**
+ * A connected client. Made by {@link connect}.
+ *
+ * It keeps the process alive while calls, watches or leases are under way, and otherwise may: close it when done, or hold it with
+ * `await using`.
+ */
+export class Client extends NamespaceView implements Namespace, AsyncDisposable {
+  readonly #core: Core;
+
+  /** @internal */
+  constructor(core: Core, prefix: KeyPrefix) {
+    super(core, prefix);
+    this.#core = core;
+  }
+
+  /**
+   * The state of the connections: the present one, then each change. Completes when the client closes.
+   *
+   * @example
+   * ```ts
+   * client.status().subscribe(({ state }) => console.log(state)); // ready
+   * ```
+   */
+  status(): Feed<ClientStatus> {
+    return this.#core.ring.statusFeed(this.#core.engine);
+  }
+
+  /**
+   * Ends everything: calls under way reject with `client-closed`, watches complete, leases are no longer renewed and count as lost. Keys under
+   * a lease stay until its time is up; revoke it first if they shall go at once.
+   */
+  async close(): Promise<void> {
+    this.#core.engine.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

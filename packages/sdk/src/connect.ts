@@ -1,0 +1,106 @@
+import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
+import { Client, coreOf } from './client.ts';
+import { parseEndpoints } from './connection/endpoint.ts';
+import { Engine } from './connection/engine.ts';
+import { clampKeepalive } from './connection/slot.ts';
+import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
+import { KeyPrefix } from './kv/key-range.ts';
+import { type Key, toBytes } from './kv/text.ts';
+
+export interface ConnectOptions {
+  /**
+   * The members to talk to: `host:port`, `http://host:port`, `[v6]:port`, `unix:/path`; several as a list or separated by commas. Calls are
+   * spread over those that can be reached.
+   */
+  readonly endpoints: string | readonly string[];
+  /** How connections are made. Default: gRPC over plain TCP or unix sockets. */
+  readonly transport?: Transport | undefined;
+  /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
+  readonly runtime?: Runtime | undefined;
+  /** Put before every key. Default: nothing. See {@link Namespace}. */
+  readonly namespace?: Key | undefined;
+  /** How long a call may take that does not say so itself, in milliseconds. Default: 5000. */
+  readonly deadlineMs?: number | undefined;
+  /**
+   * After how much silence on an open stream the server is asked whether it lives, in milliseconds. Default: 10,000; less than 6,000 is raised
+   * to that, as servers hang up on clients that ask more often. Unanswered calls are looked after much sooner.
+   */
+  readonly keepaliveMs?: number | undefined;
+  /** How long it may take to answer that, in milliseconds; then the connection is given up. Default: 2000, at least 100. */
+  readonly keepaliveTimeoutMs?: number | undefined;
+  /** Return without waiting until an endpoint can be reached. Default: false. */
+  readonly lazy?: boolean | undefined;
+  /** Gives connecting up. It has no effect on the client afterwards. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+const deadlineMsDefault = 5_000;
+
+/**
+ * Connects to an etcd, or to a server that speaks its protocol.
+ *
+ * @throws ConclaveError `unavailable` when no endpoint could be reached within `deadlineMs`, `invalid-argument`, `cancelled`
+ * @example
+ * ```ts
+ * await using client = await connect({ endpoints: '127.0.0.1:2379' });
+ * await client.put('greeting', 'hello');
+ * ```
+ */
+export async function connect(options: ConnectOptions): Promise<Client> {
+  const addresses = parseEndpoints(options.endpoints);
+  const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
+  const runtime = options.runtime ?? systemRuntime();
+  const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
+  if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
+  // Loaded now and not with the package: a program that imports it for its types or its errors need not pay for rxjs and a transport.
+  const [ring, transport] = await Promise.all([import('./rx/ring.ts'), options.transport ?? grpc(runtime, keepalive.keepaliveMs)]);
+  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive });
+  const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
+  if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
+  return client;
+}
+
+async function grpc(runtime: Runtime, keepaliveTimeMs: number): Promise<Transport> {
+  const { grpcTransport } = await import('@conclave/wire/grpc-client');
+  return grpcTransport({ runtime, keepaliveTimeMs });
+}
+
+/** Waits for the first endpoint; closes the engine if none comes. */
+async function ready(engine: Engine, deadlineMs: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await new Promise<void>((resolve, reject) => {
+      if (signal?.aborted === true) {
+        reject(cancelled(signal));
+        return;
+      }
+      const settle = (outcome: () => void): void => {
+        timer.cancel();
+        signal?.removeEventListener('abort', onAbort);
+        engine.balancer.forget(waiter);
+        outcome();
+      };
+      const onAbort = (): void => settle(() => reject(cancelled(signal)));
+      const waiter = { onReady: () => settle(resolve) };
+      const timer = engine.runtime.timer(deadlineMs, () => settle(() => reject(unreachable(engine))));
+      signal?.addEventListener('abort', onAbort);
+      if (engine.balancer.pick() === undefined) engine.balancer.wait(waiter);
+      else settle(resolve);
+    });
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+}
+
+function cancelled(signal: AbortSignal | undefined): ConclaveError {
+  return new ConclaveError({ code: 'cancelled', message: 'connecting was cancelled', outcome: 'not-applied', cause: signal?.reason });
+}
+
+function unreachable(engine: Engine): ConclaveError {
+  const addresses = engine.balancer.status().map(({ address, state }) => `${address} ${state}`);
+  return new ConclaveError({
+    code: 'unavailable',
+    message: `no endpoint could be reached (${addresses.join(', ')})`,
+    outcome: 'not-applied',
+  });
+}

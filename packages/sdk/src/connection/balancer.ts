@@ -1,0 +1,78 @@
+import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
+import { type KeepaliveSettings, Slot } from './slot.ts';
+
+/** Told once that some endpoint is ready. */
+export interface Waiter {
+  onReady(): void;
+}
+
+/** The state of one endpoint. */
+export interface EndpointStatus {
+  readonly address: string;
+  readonly state: ConnectionState;
+}
+
+/** Spreads calls over the endpoints that are ready, in turn, and keeps those that want one until one is. */
+export class Balancer {
+  #slots: readonly Slot[] = [];
+  readonly #waiters = new Set<Waiter>();
+  readonly #onChange: () => void;
+  #ready: readonly Slot[] = [];
+  #turn = 0;
+  #isClosed = false;
+
+  constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, onChange: () => void) {
+    this.#onChange = onChange;
+    const listener = { onState: () => this.#update() };
+    this.#slots = addresses.map((address) => new Slot(address, transport, runtime, settings, listener));
+    this.#update();
+  }
+
+  /** A ready endpoint, another than `avoid` where there is one. Undefined: none is ready, `wait` for one. */
+  pick(avoid?: Slot): Slot | undefined {
+    const ready = this.#ready;
+    if (ready.length <= 1) return ready[0];
+    if (++this.#turn >= ready.length) this.#turn = 0;
+    const chosen = ready[this.#turn];
+    return chosen === avoid ? ready[(this.#turn + 1) % ready.length] : chosen;
+  }
+
+  /** Whether an endpoint other than `than` is ready. */
+  hasOther(than: Slot): boolean {
+    return this.#ready.some((slot) => slot !== than);
+  }
+
+  wait(waiter: Waiter): void {
+    this.#waiters.add(waiter);
+    for (const slot of this.#slots) slot.wake();
+  }
+
+  forget(waiter: Waiter): void {
+    this.#waiters.delete(waiter);
+  }
+
+  status(): readonly EndpointStatus[] {
+    return this.#slots.map(({ address, state }) => ({ address, state }));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#ready = [];
+    this.#waiters.clear();
+    for (const slot of this.#slots) slot.close();
+  }
+
+  #update(): void {
+    if (this.#isClosed) return;
+    this.#ready = this.#slots.filter((slot) => slot.state === 'ready');
+    this.#onChange();
+    if (this.#ready.length === 0) {
+      if (this.#waiters.size > 0) for (const slot of this.#slots) slot.wake();
+      return;
+    }
+    const waiting = [...this.#waiters];
+    this.#waiters.clear();
+    for (const waiter of waiting) waiter.onReady();
+  }
+}

@@ -1,0 +1,106 @@
+import type { Runtime, Transport } from '@conclave/wire';
+import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
+import { Balancer, type EndpointStatus } from './balancer.ts';
+import type { Procedure, RequestOptions } from './procedure.ts';
+import type { KeepaliveSettings } from './slot.ts';
+import { UnaryCall } from './unary-call.ts';
+
+export interface EngineOptions {
+  readonly addresses: readonly string[];
+  readonly transport: Transport;
+  readonly runtime: Runtime;
+  readonly deadlineMs: number;
+  readonly keepalive: KeepaliveSettings;
+}
+
+/** The state of the client's connections. */
+export interface ClientStatus {
+  /** `ready`: at least one endpoint is. `connecting`: none is yet, or again. `closed`: for good. */
+  readonly state: 'connecting' | 'ready' | 'closed';
+  readonly endpoints: readonly EndpointStatus[];
+}
+
+/** Something that works in the background and must end with the client. */
+export interface Closable {
+  close(): void;
+}
+
+/** What all parts of a client share: the endpoints, the clock, and the rules by which calls are made. Speaks callbacks. */
+export class Engine {
+  readonly runtime: Runtime;
+  readonly balancer: Balancer;
+  /** Calls that wait for an endpoint or for their next attempt. */
+  readonly parked: Set<Closable> = new Set();
+  readonly #deadlineMs: number;
+  readonly #parts = new Set<Closable>();
+  readonly #statusListeners = new Set<(status: ClientStatus) => void>();
+  #isClosed = false;
+
+  constructor(options: EngineOptions) {
+    this.runtime = options.runtime;
+    this.#deadlineMs = options.deadlineMs;
+    this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Makes a call; exactly one of the two callbacks is called, once, later or now. */
+  start<Request, Response, Context, Result>(
+    procedure: Procedure<Request, Response, Context, Result>,
+    request: Request,
+    context: Context,
+    options: RequestOptions | undefined,
+    resolve: (result: Result) => void,
+    reject: (error: ConclaveError) => void,
+  ): UnaryCall<Request, Response, Context, Result> {
+    const call = new UnaryCall(this, procedure, request, context, options, resolve, reject);
+    call.start();
+    return call;
+  }
+
+  /** The instant at which a call made now, with this time limit, ends. */
+  deadlineOf(deadlineMs: number = this.#deadlineMs): number {
+    if (deadlineMs === Number.POSITIVE_INFINITY) return deadlineMs;
+    if (!(deadlineMs >= 0)) throw invalidArgument(`deadlineMs must not be ${deadlineMs}`);
+    return this.runtime.monotonic() + deadlineMs;
+  }
+
+  /** Ends `part` when the client closes. */
+  attach(part: Closable): void {
+    this.#parts.add(part);
+  }
+
+  status(): ClientStatus {
+    const endpoints = this.balancer.status();
+    if (this.#isClosed) return { state: 'closed', endpoints };
+    return { state: endpoints.some(({ state }) => state === 'ready') ? 'ready' : 'connecting', endpoints };
+  }
+
+  /** Tells each change. Returns the unsubscribe function. */
+  onStatus(listener: (status: ClientStatus) => void): () => void {
+    this.#statusListeners.add(listener);
+    return () => this.#statusListeners.delete(listener);
+  }
+
+  closedError(outcome: Outcome = 'not-applied'): ConclaveError {
+    return new ConclaveError({ code: 'client-closed', message: 'the client is closed', outcome });
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const part of this.#parts) part.close();
+    for (const call of [...this.parked]) call.close();
+    this.balancer.close();
+    this.#tellStatus();
+    this.#statusListeners.clear();
+  }
+
+  #tellStatus(): void {
+    if (this.#statusListeners.size === 0) return;
+    const status = this.status();
+    for (const listener of this.#statusListeners) listener(status);
+  }
+}

@@ -1,0 +1,209 @@
+import type { Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import { Backoff } from './backoff.ts';
+
+/** How often a busy connection is looked at, and how long an awaited answer may be silent before the peer is asked whether it lives. */
+const tickMs = 1_000;
+/** Between two pings without word from the server in between: servers count closer ones as abuse from 5 s down and hang up. */
+const pingFloorMs = 6_000;
+const reconnectInitialMs = 50;
+const reconnectMaxMs = 1_000;
+/** A fresh attempt beats the growing pauses of the kernel's own. */
+const connectTimeoutMs = 5_000;
+
+export interface KeepaliveSettings {
+  /** Silence after which a connection with only streams on it is asked for a sign of life. */
+  readonly keepaliveMs: number;
+  /** How long the sign may take. */
+  readonly keepaliveTimeoutMs: number;
+}
+
+/** Raises what servers would punish and what would be no use. */
+export function clampKeepalive(keepaliveMs = 10_000, keepaliveTimeoutMs = 2_000): KeepaliveSettings {
+  return { keepaliveMs: Math.max(pingFloorMs, keepaliveMs), keepaliveTimeoutMs: Math.max(100, keepaliveTimeoutMs) };
+}
+
+export interface SlotListener {
+  onState(slot: Slot): void;
+}
+
+/**
+ * One endpoint and the connection to it: reconnects with backoff, and replaces a connection whose peer no longer answers, which a TCP
+ * connection alone would notice only after many minutes.
+ */
+export class Slot {
+  readonly address: string;
+  readonly #transport: Transport;
+  readonly #runtime: Runtime;
+  readonly #settings: KeepaliveSettings;
+  readonly #listener: SlotListener;
+  readonly #backoff: Backoff;
+  #connection: Connection;
+  #unsubscribe: () => void = () => {};
+  #isClosed = false;
+
+  #retryTimer: Timer | undefined;
+  #retryAt = 0;
+  #isRetryInBackground = true;
+  #connectTimer: Timer | undefined;
+
+  // Liveness. `inFlight` counts calls and streams, `awaiting` only those that owe an answer.
+  #inFlight = 0;
+  #awaiting = 0;
+  #heard = false;
+  #silentMs = 0;
+  #tickTimer: Timer | undefined;
+  #isPinging = false;
+  #lastPingAt = Number.NEGATIVE_INFINITY;
+  #heardSincePing = true;
+
+  constructor(address: string, transport: Transport, runtime: Runtime, settings: KeepaliveSettings, listener: SlotListener) {
+    this.address = address;
+    this.#transport = transport;
+    this.#runtime = runtime;
+    this.#settings = settings;
+    this.#listener = listener;
+    this.#backoff = new Backoff(runtime, reconnectInitialMs, reconnectMaxMs);
+    this.#connection = this.#open();
+  }
+
+  get connection(): Connection {
+    return this.#connection;
+  }
+
+  get state(): ConnectionState {
+    return this.#connection.state;
+  }
+
+  /** Connects unless it is connected, connecting, or pausing after a failure. A pause counts from now on as work that keeps the process up. */
+  wake(): void {
+    if (this.#retryTimer !== undefined) {
+      if (!this.#isRetryInBackground) return;
+      this.#retryTimer.cancel();
+      this.#setRetryTimer(Math.max(0, this.#retryAt - this.#runtime.monotonic()), false);
+    } else if (this.state === 'idle' || this.state === 'failed') {
+      this.#connection.connect();
+    }
+  }
+
+  /** A call or stream starts here. */
+  begin(isAwaited: boolean): void {
+    if (this.#inFlight++ === 0) this.#heard = true;
+    if (isAwaited) this.#awaiting++;
+    if (this.#tickTimer === undefined) this.#setTick();
+  }
+
+  /** It ended. Calls for each `begin` once, on the slot as it is then: a replaced connection ends its calls first. */
+  end(wasAwaited: boolean, heard: boolean): void {
+    this.#inFlight--;
+    if (wasAwaited) this.#awaiting--;
+    if (heard) this.#heard = true;
+  }
+
+  /** The peer spoke. */
+  hear(): void {
+    this.#heard = true;
+  }
+
+  /** Something that should have come has not: ask the peer for a sign of life as soon as the server tolerates it. */
+  suspect(): void {
+    this.#ping();
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#unsubscribe();
+    for (const timer of [this.#retryTimer, this.#connectTimer, this.#tickTimer]) timer?.cancel();
+    this.#connection.close();
+  }
+
+  #open(): Connection {
+    const connection = this.#transport(this.address);
+    this.#unsubscribe = connection.onState((state) => this.#onState(state));
+    this.#setConnectTimer();
+    connection.connect();
+    return connection;
+  }
+
+  #onState(state: ConnectionState): void {
+    if (this.#isClosed) return;
+    if (state === 'connecting') this.#setConnectTimer();
+    else this.#clearConnectTimer();
+    if (state === 'ready') {
+      this.#backoff.reset();
+      this.#silentMs = 0;
+    }
+    if (state === 'failed') this.#setRetryTimer(this.#backoff.next(), true);
+    this.#listener.onState(this);
+  }
+
+  #setRetryTimer(delayMs: number, isBackground: boolean): void {
+    this.#retryTimer?.cancel();
+    this.#retryAt = this.#runtime.monotonic() + delayMs;
+    this.#isRetryInBackground = isBackground;
+    this.#retryTimer = this.#runtime.timer(
+      delayMs,
+      () => {
+        this.#retryTimer = undefined;
+        this.#connection.connect();
+      },
+      { background: isBackground },
+    );
+  }
+
+  #setConnectTimer(): void {
+    this.#clearConnectTimer();
+    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(), { background: true });
+  }
+
+  #clearConnectTimer(): void {
+    this.#connectTimer?.cancel();
+    this.#connectTimer = undefined;
+  }
+
+  #setTick(): void {
+    this.#tickTimer = this.#runtime.timer(tickMs, () => this.#tick(), { background: true });
+  }
+
+  #tick(): void {
+    this.#tickTimer = undefined;
+    // With nothing under way silence says nothing, and pings would be counted against us.
+    if (this.#inFlight === 0) return;
+    this.#setTick();
+    if (this.#heard) {
+      this.#heard = false;
+      this.#heardSincePing = true;
+      this.#silentMs = 0;
+      return;
+    }
+    this.#silentMs += tickMs;
+    if (this.#silentMs >= (this.#awaiting > 0 ? tickMs : this.#settings.keepaliveMs)) this.#ping();
+  }
+
+  #ping(): void {
+    if (this.#isPinging || this.#isClosed || this.state !== 'ready') return;
+    const now = this.#runtime.monotonic();
+    if (!this.#heardSincePing && now - this.#lastPingAt < pingFloorMs) return;
+    this.#isPinging = true;
+    this.#lastPingAt = now;
+    this.#heardSincePing = false;
+    const asked = this.#connection;
+    asked.ping(this.#settings.keepaliveTimeoutMs, (isAlive) => {
+      this.#isPinging = false;
+      if (isAlive) this.#silentMs = 0;
+      else if (asked === this.#connection && this.state === 'ready') this.#replace();
+    });
+  }
+
+  #replace(): void {
+    if (this.#isClosed) return;
+    const old = this.#connection;
+    this.#unsubscribe();
+    this.#clearConnectTimer();
+    this.#isPinging = false;
+    this.#connection = this.#open();
+    // The listener must know before the old calls end, or it would send their repeats to where they came from.
+    this.#listener.onState(this);
+    old.close();
+  }
+}

@@ -1,0 +1,209 @@
+import type { Call, CallEnd, Timer } from '@conclave/wire';
+import { ConclaveError } from '../errors/conclave-error.ts';
+import { fromCallEnd, isTransient, outcomeOf } from '../errors/from-call-end.ts';
+import { Backoff } from './backoff.ts';
+import type { Engine } from './engine.ts';
+import type { Procedure, RequestOptions } from './procedure.ts';
+import type { Slot } from './slot.ts';
+
+const retryInitialMs = 20;
+const retryMaxMs = 1_000;
+const DEADLINE_EXCEEDED = 4;
+
+/**
+ * One call from the first attempt to its one end. The way of a call that just succeeds is kept short: no timer, no controller, one closure,
+ * and whatever only a retry needs is made at the first retry.
+ *
+ * A mutation goes out again only when its transport proves that no server saw it. Everything else that is not an answer is reported, with
+ * what is known of the effect.
+ */
+export class UnaryCall<Request, Response, Context, Result> {
+  readonly #engine: Engine;
+  readonly #procedure: Procedure<Request, Response, Context, Result>;
+  readonly #request: Uint8Array;
+  readonly #context: Context;
+  readonly #deadline: number;
+  readonly #signal: AbortSignal | undefined;
+  readonly #resolve: (result: Result) => void;
+  readonly #reject: (error: ConclaveError) => void;
+
+  #isSettled = false;
+  #isCancelled = false;
+  #slot: Slot | undefined;
+  #call: Call | undefined;
+  /** The last failure, for when there is no next attempt. */
+  #failure: CallEnd | undefined;
+  #backoff: Backoff | undefined;
+  #timer: Timer | undefined;
+  #onAbort: (() => void) | undefined;
+
+  constructor(
+    engine: Engine,
+    procedure: Procedure<Request, Response, Context, Result>,
+    request: Request,
+    context: Context,
+    options: RequestOptions | undefined,
+    resolve: (result: Result) => void,
+    reject: (error: ConclaveError) => void,
+  ) {
+    this.#engine = engine;
+    this.#procedure = procedure;
+    this.#request = procedure.input.encode(request);
+    this.#context = context;
+    this.#deadline = engine.deadlineOf(options?.deadlineMs);
+    this.#signal = options?.signal;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  start(): void {
+    if (this.#engine.isClosed) {
+      this.#fail(this.#engine.closedError());
+      return;
+    }
+    if (this.#signal !== undefined) {
+      if (this.#signal.aborted) {
+        this.#fail(this.#cancelledError('not-applied'));
+        return;
+      }
+      this.#onAbort = () => this.cancel();
+      this.#signal.addEventListener('abort', this.#onAbort);
+    }
+    this.#attempt(undefined);
+  }
+
+  /** Gives the call up. An answer that is already on its way in still counts. */
+  cancel(): void {
+    if (this.#isSettled || this.#isCancelled) return;
+    this.#isCancelled = true;
+    if (this.#call !== undefined) this.#call.cancel();
+    else this.#fail(this.#cancelledError('not-applied'));
+  }
+
+  /** The client closes. A call under way is ended by its connection; this is for those that wait. */
+  close(): void {
+    if (this.#call === undefined) this.#fail(this.#engine.closedError());
+  }
+
+  /** An endpoint is ready: the waiting is over. */
+  onReady(): void {
+    this.#attempt(undefined);
+  }
+
+  #attempt(avoid: Slot | undefined): void {
+    if (this.#isSettled) return;
+    this.#stopWaiting();
+    const slot = this.#engine.balancer.pick(avoid);
+    if (slot === undefined) this.#wait();
+    else this.#send(slot);
+  }
+
+  #send(slot: Slot): void {
+    this.#slot = slot;
+    slot.begin(true);
+    this.#procedure.onSend?.(this.#context);
+    const options = this.#deadline === Number.POSITIVE_INFINITY ? noOptions : { deadline: this.#deadline };
+    this.#call = slot.connection.unary(this.#procedure.path, this.#request, options, (end, response) => this.#onDone(end, response));
+  }
+
+  #onDone(end: CallEnd, response: Uint8Array | undefined): void {
+    this.#call = undefined;
+    const slot = this.#slot as Slot;
+    if (end.code === 0) {
+      slot.end(true, true);
+      this.#succeed(response as Uint8Array);
+      return;
+    }
+    slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
+    if (this.#engine.isClosed) this.#fail(this.#engine.closedError(this.#outcomeOf(end)));
+    else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
+    else if (this.#mayRepeat(end)) this.#retry(end, slot);
+    else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
+  }
+
+  #mayRepeat(end: CallEnd): boolean {
+    if (end.code === DEADLINE_EXCEEDED && this.#engine.runtime.monotonic() >= this.#deadline) return false;
+    return end.notProcessed || (this.#procedure.isRepeatable && isTransient(end));
+  }
+
+  #retry(end: CallEnd, slot: Slot): void {
+    this.#failure = end;
+    // The first repeat of a call that only met a dead connection need not pause when there is another to go to.
+    if (end.notProcessed && this.#backoff === undefined && this.#engine.balancer.hasOther(slot)) {
+      this.#backoff = new Backoff(this.#engine.runtime, retryInitialMs, retryMaxMs);
+      this.#attempt(slot);
+      return;
+    }
+    this.#backoff ??= new Backoff(this.#engine.runtime, retryInitialMs, retryMaxMs);
+    const delayMs = this.#backoff.next();
+    if (this.#engine.runtime.monotonic() + delayMs >= this.#deadline) {
+      this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
+      return;
+    }
+    this.#engine.parked.add(this);
+    this.#timer = this.#engine.runtime.timer(delayMs, () => this.#attempt(slot));
+  }
+
+  /** Waits for an endpoint, at most until the deadline. */
+  #wait(): void {
+    this.#engine.parked.add(this);
+    this.#engine.balancer.wait(this);
+    if (this.#deadline === Number.POSITIVE_INFINITY) return;
+    const delayMs = Math.max(0, this.#deadline - this.#engine.runtime.monotonic());
+    this.#timer = this.#engine.runtime.timer(delayMs, () => this.#fail(this.#unreachableError()));
+  }
+
+  #stopWaiting(): void {
+    if (this.#timer !== undefined) {
+      this.#timer.cancel();
+      this.#timer = undefined;
+    }
+    if (this.#engine.parked.size > 0 && this.#engine.parked.delete(this)) this.#engine.balancer.forget(this);
+  }
+
+  #succeed(bytes: Uint8Array): void {
+    let result: Result;
+    try {
+      result = this.#procedure.result(this.#procedure.output.decode(bytes), this.#context);
+    } catch (cause) {
+      const outcome = this.#procedure.isRepeatable ? 'not-applied' : 'applied';
+      this.#fail(new ConclaveError({ code: 'internal', message: `${this.#procedure.path}: unreadable response`, outcome, cause }));
+      return;
+    }
+    this.#settle();
+    this.#resolve(result);
+  }
+
+  #fail(error: ConclaveError): void {
+    if (this.#isSettled) return;
+    this.#stopWaiting();
+    this.#settle();
+    this.#reject(error);
+  }
+
+  #settle(): void {
+    this.#isSettled = true;
+    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort);
+  }
+
+  #outcomeOf(end: CallEnd): ConclaveError['outcome'] {
+    return this.#procedure.isRepeatable ? 'not-applied' : outcomeOf(end);
+  }
+
+  #cancelledError(outcome: ConclaveError['outcome']): ConclaveError {
+    return new ConclaveError({ code: 'cancelled', message: 'the call was cancelled', outcome, cause: this.#signal?.reason });
+  }
+
+  #unreachableError(): ConclaveError {
+    const addresses = this.#engine.balancer.status().map(({ address, state }) => `${address} ${state}`);
+    const last = this.#failure === undefined || this.#failure.message === '' ? '' : `; last failure: ${this.#failure.message}`;
+    return new ConclaveError({
+      code: 'unavailable',
+      message: `no endpoint could be reached in time (${addresses.join(', ')})${last}`,
+      // Whatever was sent before was proved unseen, or the call is one that has no effect.
+      outcome: 'not-applied',
+    });
+  }
+}
+
+const noOptions = {};

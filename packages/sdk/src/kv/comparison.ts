@@ -1,0 +1,129 @@
+import { type Compare, Compare_CompareTarget as CompareTarget, type Init, Compare_CompareResult as Result } from '@conclave/protocol';
+import type { KeyPrefix, Target } from './key-range.ts';
+import { type HeldLease, toLeaseId } from './operation.ts';
+import { type Integer, toBytes, toCounter, type Value } from './text.ts';
+
+/**
+ * A condition of a transaction. Made by {@link key}; held by locks and leaders as their `guard`. On a range it must hold for every key in it.
+ *
+ * All conditions of a transaction, nested ones included, look at the store as it was before any of its writes.
+ */
+export interface Comparison {
+  readonly target: Target;
+  readonly result: ComparisonResult;
+  readonly operand: ComparisonOperand;
+}
+
+export type ComparisonResult = 'equal' | 'notEqual' | 'greater' | 'less';
+
+export type ComparisonOperand =
+  | { readonly of: 'version' | 'createRevision' | 'modRevision'; readonly value: Integer }
+  | { readonly of: 'value'; readonly value: Value }
+  | { readonly of: 'lease'; readonly value: HeldLease | Integer };
+
+/** The four ways to compare one attribute of a key. */
+export interface Attribute<Operand> {
+  equals(operand: Operand): Comparison;
+  notEquals(operand: Operand): Comparison;
+  greaterThan(operand: Operand): Comparison;
+  lessThan(operand: Operand): Comparison;
+}
+
+/** What can be compared of a key. A key that does not exist has 0 in every number, and no comparison of its value holds. */
+export class KeyConditions {
+  readonly #target: Target;
+
+  /** @internal */
+  constructor(target: Target) {
+    this.#target = target;
+  }
+
+  get value(): Attribute<Value> {
+    return new AttributeOf(this.#target, (value) => ({ of: 'value', value }));
+  }
+
+  /** How often the key was written in this life. */
+  get version(): Attribute<Integer> {
+    return new AttributeOf(this.#target, (value) => ({ of: 'version', value }));
+  }
+
+  get createRevision(): Attribute<Integer> {
+    return new AttributeOf(this.#target, (value) => ({ of: 'createRevision', value }));
+  }
+
+  get modRevision(): Attribute<Integer> {
+    return new AttributeOf(this.#target, (value) => ({ of: 'modRevision', value }));
+  }
+
+  get lease(): Attribute<HeldLease | Integer> {
+    return new AttributeOf(this.#target, (value) => ({ of: 'lease', value }));
+  }
+
+  /** The key exists; of a range: some key does. */
+  exists(): Comparison {
+    return this.version.greaterThan(0);
+  }
+
+  /** The key does not exist; of a range: none does. */
+  missing(): Comparison {
+    return this.version.equals(0);
+  }
+}
+
+class AttributeOf<Operand> implements Attribute<Operand> {
+  readonly #target: Target;
+  readonly #toOperand: (operand: Operand) => ComparisonOperand;
+
+  constructor(target: Target, toOperand: (operand: Operand) => ComparisonOperand) {
+    this.#target = target;
+    this.#toOperand = toOperand;
+  }
+
+  equals(operand: Operand): Comparison {
+    return { target: this.#target, result: 'equal', operand: this.#toOperand(operand) };
+  }
+
+  notEquals(operand: Operand): Comparison {
+    return { target: this.#target, result: 'notEqual', operand: this.#toOperand(operand) };
+  }
+
+  greaterThan(operand: Operand): Comparison {
+    return { target: this.#target, result: 'greater', operand: this.#toOperand(operand) };
+  }
+
+  lessThan(operand: Operand): Comparison {
+    return { target: this.#target, result: 'less', operand: this.#toOperand(operand) };
+  }
+}
+
+/**
+ * Names a key, or every key of a range, for a condition of a transaction.
+ *
+ * @example
+ * ```ts
+ * const taken = await client.txn().if(key('leader').missing()).then(put('leader', 'me')).commit();
+ * if (!taken.succeeded) console.log('somebody else leads');
+ * ```
+ */
+export function key(target: Target): KeyConditions {
+  return new KeyConditions(target);
+}
+
+const results = { equal: Result.EQUAL, notEqual: Result.NOT_EQUAL, greater: Result.GREATER, less: Result.LESS } as const;
+
+export function toCompare(prefix: KeyPrefix, { target, result, operand }: Comparison): Init<Compare> {
+  const { key, rangeEnd } = prefix.range(target);
+  const common = { key, rangeEnd, result: results[result] };
+  switch (operand.of) {
+    case 'version':
+      return { ...common, target: CompareTarget.VERSION, version: toCounter(operand.value, 'version') };
+    case 'createRevision':
+      return { ...common, target: CompareTarget.CREATE, createRevision: toCounter(operand.value, 'createRevision') };
+    case 'modRevision':
+      return { ...common, target: CompareTarget.MOD, modRevision: toCounter(operand.value, 'modRevision') };
+    case 'value':
+      return { ...common, target: CompareTarget.VALUE, value: toBytes(operand.value) };
+    case 'lease':
+      return { ...common, target: CompareTarget.LEASE, lease: toLeaseId(operand.value) };
+  }
+}

@@ -1,0 +1,244 @@
+import {
+  type Init,
+  type LeaseGrantRequest,
+  type LeaseGrantResponse,
+  type LeaseLeasesRequest,
+  type LeaseLeasesResponse,
+  type LeaseRevokeRequest,
+  type LeaseRevokeResponse,
+  Lease as LeaseService,
+  type LeaseTimeToLiveRequest,
+  type LeaseTimeToLiveResponse,
+} from '@conclave/protocol';
+import type { Runtime } from '@conclave/wire';
+import type { Engine } from '../connection/engine.ts';
+import type { Procedure, RequestOptions } from '../connection/procedure.ts';
+import { invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
+import type { KeyPrefix } from '../kv/key-range.ts';
+import { type Integer, toId, toText } from '../kv/text.ts';
+import { type Instant, now } from './instant.ts';
+import { Lease, type LeaseHolder } from './lease.ts';
+import { LeaseKeeper } from './lease-keeper.ts';
+
+export interface GrantOptions extends RequestOptions {
+  /** How long the lease lasts without renewal, in seconds, from 1 to 9,000,000,000. The server raises what is too short for it (etcd: below 2). */
+  readonly ttlSeconds: number;
+}
+
+/** What the server says about a lease. */
+export interface LeaseInfo {
+  readonly id: bigint;
+  /** What is left, in seconds. */
+  readonly ttlSeconds: number;
+  readonly grantedTtlSeconds: number;
+  /** The attached keys, if asked for; of a namespace, those in it. */
+  readonly keys: readonly string[];
+}
+
+/** The leases of all views of a client: granting, giving back, and keeping. */
+export class LeaseRegistry implements LeaseHolder {
+  readonly #engine: Engine;
+  readonly #keeper: LeaseKeeper;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+    this.#keeper = new LeaseKeeper(engine);
+  }
+
+  get engine(): Engine {
+    return this.#engine;
+  }
+
+  async grant(options: GrantOptions): Promise<Lease> {
+    const { ttlSeconds } = options;
+    if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)
+      throw invalidArgument(`ttlSeconds must be a whole number from 1 up, not ${ttlSeconds}`);
+    const attempt = new GrantAttempt(this.#engine.runtime);
+    const id = randomId(this.#engine.runtime);
+    try {
+      const ttl = await this.#request(grantProcedure, { ttl: ttlSeconds, id }, attempt, options);
+      return this.#hold(id, ttl, attempt.lastSentAt);
+    } catch (error) {
+      // The id is ours alone, so that it can only be an earlier attempt whose answer was lost.
+      if (isConclaveError(error, 'lease-exists')) return await this.#adopt(id, attempt.firstSentAt, options);
+      // Granted or not, nobody will use it. Left alone it would only cost the server until its time is up.
+      if (attempt.wasSent && !this.#engine.isClosed) this.#revokeInBackground(id);
+      throw error;
+    }
+  }
+
+  async revoke(lease: Lease): Promise<void> {
+    lease.end('revoked', 'it was revoked');
+    await this.revokeId(lease.id, undefined);
+  }
+
+  async revokeId(id: bigint, options: RequestOptions | undefined): Promise<void> {
+    try {
+      await this.#request(revokeProcedure, { id }, undefined, options);
+    } catch (error) {
+      if (!isConclaveError(error, 'lease-not-found')) throw error;
+    }
+  }
+
+  forget(lease: Lease): void {
+    this.#keeper.forget(lease);
+  }
+
+  #hold(id: bigint, ttlSeconds: number, provenAt: Instant): Lease {
+    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt);
+    if (this.#engine.isClosed) lease.end('lost', 'the client was closed');
+    else this.#keeper.keep(lease);
+    return lease;
+  }
+
+  async #adopt(id: bigint, provenAt: Instant, options: RequestOptions): Promise<Lease> {
+    const info = await this.#request(timeToLiveProcedure, { id }, noKeys, options);
+    return this.#hold(id, info?.grantedTtlSeconds ?? 0, provenAt);
+  }
+
+  #revokeInBackground(id: bigint): void {
+    this.#engine.start(revokeProcedure, { id }, undefined, undefined, ignore, ignore);
+  }
+
+  #request<Request, Response, Context, Result>(
+    procedure: Procedure<Request, Response, Context, Result>,
+    request: Request,
+    context: Context,
+    options: RequestOptions | undefined,
+  ): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      this.#engine.start(procedure, request, context, options, resolve, reject);
+    });
+  }
+}
+
+/** Leases, as `client.lease`. */
+export class LeaseClient {
+  readonly #registry: LeaseRegistry;
+  readonly #prefix: KeyPrefix;
+
+  /** @internal */
+  constructor(registry: LeaseRegistry, prefix: KeyPrefix) {
+    this.#registry = registry;
+    this.#prefix = prefix;
+  }
+
+  /**
+   * Grants a lease and keeps it alive until it is revoked or lost, or the client closes.
+   *
+   * The id is chosen here, so that a grant whose answer is lost is recognised when it is repeated, or taken back when it is given up.
+   *
+   * @throws ConclaveError `lease-ttl-too-large`, `no-space`, `unavailable`, `deadline-exceeded`, `cancelled`
+   * @example
+   * ```ts
+   * const lease = await client.lease.grant({ ttlSeconds: 10 });
+   * lease.signal.addEventListener('abort', () => process.exit(1));
+   * ```
+   */
+  grant(options: GrantOptions): Promise<Lease> {
+    return this.#registry.grant(options);
+  }
+
+  /** Ends any lease by its id: its keys are deleted in one revision. One that is gone already is no error. */
+  async revoke(id: Integer, options?: RequestOptions): Promise<void> {
+    await this.#registry.revokeId(toId(id, 'id'), options);
+  }
+
+  /** Asks the server about a lease; undefined: there is none with this id. */
+  timeToLive(id: Integer, options?: RequestOptions & { readonly keys?: boolean | undefined }): Promise<LeaseInfo | undefined> {
+    return new Promise((resolve, reject) => {
+      const request = { id: toId(id, 'id'), keys: options?.keys };
+      this.#registry.engine.start(timeToLiveProcedure, request, this.#prefix, options, resolve, reject);
+    });
+  }
+
+  /** The ids of all leases of the store. */
+  list(options?: RequestOptions): Promise<readonly bigint[]> {
+    return new Promise((resolve, reject) => {
+      this.#registry.engine.start(listProcedure, {}, undefined, options, resolve, reject);
+    });
+  }
+}
+
+/** Remembers when a grant went out. Only the last sending can have brought the answer; only the first can have made what a later one meets. */
+class GrantAttempt {
+  readonly #runtime: Runtime;
+  #firstSentAt: Instant | undefined;
+  #lastSentAt: Instant | undefined;
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+  }
+
+  get wasSent(): boolean {
+    return this.#firstSentAt !== undefined;
+  }
+
+  get firstSentAt(): Instant {
+    return this.#firstSentAt ?? now(this.#runtime);
+  }
+
+  get lastSentAt(): Instant {
+    return this.#lastSentAt ?? now(this.#runtime);
+  }
+
+  onSend(): void {
+    this.#lastSentAt = now(this.#runtime);
+    this.#firstSentAt ??= this.#lastSentAt;
+  }
+}
+
+const grantProcedure: Procedure<Init<LeaseGrantRequest>, LeaseGrantResponse, GrantAttempt, number> = {
+  path: LeaseService.methods.leaseGrant.path,
+  input: LeaseService.methods.leaseGrant.input,
+  output: LeaseService.methods.leaseGrant.output,
+  // With an id of our own a repeat is recognised by the server.
+  isRepeatable: true,
+  onSend: (attempt) => attempt.onSend(),
+  result: (response) => response.ttl,
+};
+
+const revokeProcedure: Procedure<Init<LeaseRevokeRequest>, LeaseRevokeResponse, undefined, void> = {
+  path: LeaseService.methods.leaseRevoke.path,
+  input: LeaseService.methods.leaseRevoke.input,
+  output: LeaseService.methods.leaseRevoke.output,
+  // Ids are not used twice, and a second time finds nothing to do.
+  isRepeatable: true,
+  result: () => undefined,
+};
+
+const timeToLiveProcedure: Procedure<
+  Init<LeaseTimeToLiveRequest>,
+  LeaseTimeToLiveResponse,
+  KeyPrefix | undefined,
+  LeaseInfo | undefined
+> = {
+  path: LeaseService.methods.leaseTimeToLive.path,
+  input: LeaseService.methods.leaseTimeToLive.input,
+  output: LeaseService.methods.leaseTimeToLive.output,
+  isRepeatable: true,
+  result: ({ id, ttl, grantedTtl, keys }, prefix) => {
+    if (ttl < 0) return undefined;
+    const own = keys.filter((key) => prefix?.covers(key) === true);
+    return { id, ttlSeconds: ttl, grantedTtlSeconds: grantedTtl, keys: own.map((key) => toText(prefix?.strip(key) ?? key)) };
+  },
+};
+
+const listProcedure: Procedure<Init<LeaseLeasesRequest>, LeaseLeasesResponse, undefined, readonly bigint[]> = {
+  path: LeaseService.methods.leaseLeases.path,
+  input: LeaseService.methods.leaseLeases.input,
+  output: LeaseService.methods.leaseLeases.output,
+  isRepeatable: true,
+  result: ({ leases }) => leases.map(({ id }) => id),
+};
+
+const noKeys = undefined;
+
+function ignore(): void {}
+
+/** A positive 63-bit number. Two clients draw the same one about never: a million leases a day for a century make it 1 in 14,000. */
+function randomId(runtime: Runtime): bigint {
+  const high = BigInt(Math.floor(runtime.random() * 2 ** 31));
+  const low = BigInt(Math.floor(runtime.random() * 2 ** 32));
+  return (high << 32n) | low || 1n;
+}

@@ -1,0 +1,148 @@
+import type { Runtime, Timer } from '@conclave/wire';
+import { ConclaveError } from '../errors/conclave-error.ts';
+import type { HeldLease } from '../kv/operation.ts';
+import { elapsedMs, type Instant, now } from './instant.ts';
+
+/**
+ * - `held`: by the local reckoning, which errs on the early side, the server still has the lease.
+ * - `lost`: it may be gone, or is. It never comes back: whatever it guarded must stop.
+ * - `revoked`: it was given back here.
+ */
+export type LeaseState = 'held' | 'lost' | 'revoked';
+
+/** What a lease asks of its keeper. */
+export interface LeaseHolder {
+  forget(lease: Lease): void;
+  revoke(lease: Lease): Promise<void>;
+}
+
+/**
+ * The part of the granted time that is not relied on. It pays for timers that fire late, clocks that tick a little differently, and the work
+ * of stopping.
+ */
+export function marginMs(ttlSeconds: number): number {
+  return Math.min(1_000, ttlSeconds * 1_000 * 0.05 + 50);
+}
+
+/**
+ * A lease that is kept alive until it is revoked, lost, or its client closes.
+ *
+ * It is judged from the moment its last successful renewal was *sent*, so never later than the server does, on the larger of monotonic and
+ * boot time, so that a suspended machine does not think the time stood still. The judgement is made by a timer and again on each use, as a
+ * blocked event loop delays timers: a lease that is used after its time reports its loss there and then.
+ *
+ * @example
+ * ```ts
+ * await using lease = await client.lease.grant({ ttlSeconds: 10 });
+ * await client.put('workers/7', 'alive', { lease });
+ * await fetch(job, { signal: lease.signal }); // ends with the lease
+ * ```
+ */
+export class Lease implements HeldLease, AsyncDisposable {
+  readonly id: bigint;
+  readonly #runtime: Runtime;
+  readonly #holder: LeaseHolder;
+  readonly #controller = new AbortController();
+  #ttlSeconds: number;
+  /** When the request was sent whose answer last proved the lease. */
+  #provenAt: Instant;
+  #state: LeaseState = 'held';
+  #timer: Timer | undefined;
+
+  /** @internal */
+  constructor(runtime: Runtime, holder: LeaseHolder, id: bigint, ttlSeconds: number, provenAt: Instant) {
+    this.id = id;
+    this.#runtime = runtime;
+    this.#holder = holder;
+    this.#ttlSeconds = ttlSeconds;
+    this.#provenAt = provenAt;
+    this.#setTimer();
+  }
+
+  /** The time to live the server last granted, in seconds. It may exceed what was asked for. */
+  get ttlSeconds(): number {
+    return this.#ttlSeconds;
+  }
+
+  get state(): LeaseState {
+    this.#check();
+    return this.#state;
+  }
+
+  /** Aborted when the lease is no longer held; `reason` is a {@link ConclaveError} with the code `lease-lost` or `lease-revoked`. */
+  get signal(): AbortSignal {
+    this.#check();
+    return this.#controller.signal;
+  }
+
+  /** For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held. */
+  remaining(): number {
+    this.#check();
+    return this.#state === 'held' ? this.#remainingMs() : 0;
+  }
+
+  /**
+   * Throws unless the lease is held.
+   *
+   * @throws ConclaveError `lease-lost`, `lease-revoked`
+   */
+  assertHeld(): void {
+    this.#check();
+    if (this.#state !== 'held') throw this.#controller.signal.reason;
+  }
+
+  /**
+   * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error. From the call on
+   * the lease counts as revoked here, even if the server cannot be reached; then it ends there with its time.
+   */
+  revoke(): Promise<void> {
+    return this.#holder.revoke(this);
+  }
+
+  /** Revokes, and leaves it to time if that fails. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.revoke();
+    } catch {
+      // Nothing renews it any more, so that it ends by itself; leaving a scope must not fail for that.
+    }
+  }
+
+  /** @internal The answer to the renewal sent at `sentAt` says that the lease lives. */
+  prove(sentAt: Instant, ttlSeconds: number): void {
+    if (this.state !== 'held') return;
+    this.#provenAt = sentAt;
+    this.#ttlSeconds = ttlSeconds;
+    this.#setTimer();
+    this.#check();
+  }
+
+  /** @internal */
+  end(state: 'lost' | 'revoked', why: string, cause?: unknown): void {
+    if (this.#state !== 'held') return;
+    this.#state = state;
+    this.#timer?.cancel();
+    this.#holder.forget(this);
+    const code = state === 'lost' ? 'lease-lost' : 'lease-revoked';
+    const init = { code, message: `lease ${this.id.toString(16)}: ${why}`, outcome: 'not-applied' } as const;
+    this.#controller.abort(new ConclaveError(cause === undefined ? init : { ...init, cause }));
+  }
+
+  #check(): void {
+    if (this.#state === 'held' && this.#remainingMs() <= 0) this.end('lost', 'no renewal got through in time');
+  }
+
+  #remainingMs(): number {
+    const trusted = this.#ttlSeconds * 1_000 - marginMs(this.#ttlSeconds);
+    return trusted - elapsedMs(this.#provenAt, now(this.#runtime));
+  }
+
+  #setTimer(): void {
+    this.#timer?.cancel();
+    this.#timer = this.#runtime.timer(Math.max(0, this.#remainingMs()), () => {
+      this.#check();
+      // A timer may fire a hair early.
+      if (this.#state === 'held') this.#setTimer();
+    });
+  }
+}

@@ -1,0 +1,63 @@
+import { Observable } from 'rxjs';
+import { EventQueue, type Source } from '../watch/event-queue.ts';
+
+/** Where a {@link Feed} gets its values. The callbacks may be called at once; after `error` or `complete` nothing is. */
+export interface FeedSink<T> {
+  next(value: T): void;
+  error(error: unknown): void;
+  complete(): void;
+}
+
+/**
+ * An rxjs Observable that also iterates with `for await`, and that can be closed as a whole.
+ *
+ * Each subscription and each loop opens the source anew. A subscriber is called as things come; a loop is given them one by one, and the
+ * source is held back while too many wait.
+ */
+export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDisposable {
+  readonly #open: (sink: FeedSink<T>) => Source;
+  readonly #bufferedMax: number;
+  readonly #active = new Set<() => void>();
+
+  /** @internal */
+  constructor(open: (sink: FeedSink<T>) => Source, bufferedMax: number) {
+    super((subscriber) => {
+      const source = open(subscriber);
+      const close = (): void => subscriber.complete();
+      this.#active.add(close);
+      return () => {
+        this.#active.delete(close);
+        source.cancel();
+      };
+    });
+    this.#open = open;
+    this.#bufferedMax = bufferedMax;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<T, undefined> {
+    const queue = new EventQueue<T>(this.#bufferedMax);
+    let source: Source | undefined;
+    const end = (ending?: { error: unknown }): void => {
+      this.#active.delete(close);
+      queue.end(ending);
+    };
+    const close = (): void => {
+      end();
+      source?.cancel();
+    };
+    this.#active.add(close);
+    source = this.#open({ next: (value) => queue.push(value), error: (error) => end({ error }), complete: () => end() });
+    const { pause, resume } = source;
+    queue.attach({ pause: pause.bind(source), resume: resume.bind(source), cancel: close });
+    return queue;
+  }
+
+  /** Ends every subscription and loop as completed. */
+  close(): void {
+    for (const close of [...this.#active]) close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}

@@ -1,0 +1,87 @@
+import type { ClientStatus, Engine } from '../connection/engine.ts';
+import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
+import type { KeyPrefix, Target } from '../kv/key-range.ts';
+import { toCounter } from '../kv/text.ts';
+import { toWatchEvent, type WatchCreated, type WatchEvent, type WatchProgress } from '../watch/watch-event.ts';
+import type { WatchHub } from '../watch/watch-hub.ts';
+import type { WatchOptions } from '../watch/watch-options.ts';
+import { Feed } from './feed.ts';
+
+const bufferedEventsDefault = 1_000;
+
+/** The Observables of a client, made over its engines. Loaded with the first client, so that importing the package does not load rxjs. */
+export function watchFeed(
+  hub: WatchHub,
+  prefix: KeyPrefix,
+  target: Target,
+  options: WatchOptions,
+): Feed<WatchEvent | WatchCreated | WatchProgress> {
+  const { startRevision, signal } = options;
+  const spec = {
+    ...prefix.range(target),
+    prevKv: options.prevKv ?? false,
+    ignore: options.ignore,
+    progressNotify: options.progressNotify ?? false,
+    fragment: options.fragment ?? true,
+  };
+  // 0 is the server's word for "from now"; ours is to leave it out.
+  const start = startRevision === undefined ? undefined : toCounter(startRevision, 'startRevision') || undefined;
+  const bufferedMax = options.bufferedEventsMax ?? bufferedEventsDefault;
+  if (!(bufferedMax >= 1)) throw invalidArgument(`bufferedEventsMax must be 1 or more, not ${bufferedMax}`);
+  return new Feed<WatchEvent | WatchCreated | WatchProgress>((sink) => {
+    const stopListening = (): void => signal?.removeEventListener('abort', onAbort);
+    const handle = hub.watch(
+      spec,
+      start,
+      {
+        onCreated: (revision) => {
+          if (options.notifyCreated === true) sink.next({ type: 'created', revision: BigInt(revision) });
+        },
+        onEvents: (events) => {
+          for (const event of events) sink.next(toWatchEvent(event, prefix));
+        },
+        onProgress: (revision) => {
+          if (spec.progressNotify) sink.next({ type: 'progress', revision: BigInt(revision) });
+        },
+        onFailure: (error) => {
+          stopListening();
+          sink.error(error);
+        },
+      },
+      () => {
+        stopListening();
+        sink.complete();
+      },
+    );
+    function onAbort(): void {
+      stopListening();
+      handle.cancel();
+      sink.error(
+        new ConclaveError({ code: 'cancelled', message: 'the watch was cancelled', outcome: 'not-applied', cause: signal?.reason }),
+      );
+    }
+    if (signal?.aborted === true) onAbort();
+    else signal?.addEventListener('abort', onAbort);
+    return {
+      cancel: () => {
+        stopListening();
+        handle.cancel();
+      },
+      pause: () => handle.pause(),
+      resume: () => handle.resume(),
+    };
+  }, bufferedMax);
+}
+
+/** The present state of the connections, then each change; completes when the client closes. */
+export function statusFeed(engine: Engine): Feed<ClientStatus> {
+  return new Feed<ClientStatus>((sink) => {
+    const tell = (status: ClientStatus): void => {
+      sink.next(status);
+      if (status.state === 'closed') sink.complete();
+    };
+    const unsubscribe = engine.onStatus(tell);
+    tell(engine.status());
+    return { cancel: unsubscribe, pause() {}, resume() {} };
+  }, Number.POSITIVE_INFINITY);
+}

@@ -1,0 +1,105 @@
+/** What an {@link EventQueue} draws from. */
+export interface Source {
+  cancel(): void;
+  pause(): void;
+  resume(): void;
+}
+
+/**
+ * Between a source that pushes and a loop that pulls. Holds the source back when `max` values wait, and lets it go on when half of them are
+ * gone. Values that waited when the source ended are still given out, then its error.
+ */
+export class EventQueue<T> implements AsyncIterator<T, undefined> {
+  readonly #max: number;
+  #source: Source | undefined;
+  #values: T[] = [];
+  #at = 0;
+  #takers: Taker<T>[] = [];
+  #isPaused = false;
+  #ending: { readonly error?: unknown } | undefined;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Sets what to hold back and cancel. The source may have pushed before. */
+  attach(source: Source): void {
+    this.#source = source;
+    if (this.#ending !== undefined) source.cancel();
+    else if (this.#isPaused) source.pause();
+  }
+
+  push(value: T): void {
+    if (this.#ending !== undefined) return;
+    const taker = this.#takers.shift();
+    if (taker !== undefined) {
+      taker.resolve({ done: false, value });
+      return;
+    }
+    this.#values.push(value);
+    if (!this.#isPaused && this.#waiting >= this.#max) {
+      this.#isPaused = true;
+      this.#source?.pause();
+    }
+  }
+
+  /** The source has ended, with an error if one is given. */
+  end(ending: { readonly error?: unknown } = {}): void {
+    if (this.#ending !== undefined) return;
+    this.#ending = ending;
+    const [first, ...others] = this.#takers;
+    this.#takers = [];
+    // Like a generator: whoever asks first learns of the error, the others that there is no more.
+    if (first !== undefined) this.#finish(first);
+    for (const taker of others) taker.resolve(noMore);
+  }
+
+  next(): Promise<IteratorResult<T, undefined>> {
+    if (this.#waiting > 0) return Promise.resolve({ done: false, value: this.#take() });
+    return new Promise((resolve, reject) => {
+      const taker = { resolve, reject };
+      if (this.#ending === undefined) this.#takers.push(taker);
+      else this.#finish(taker);
+    });
+  }
+
+  return(): Promise<IteratorResult<T, undefined>> {
+    this.#values = [];
+    this.#at = 0;
+    this.end();
+    this.#source?.cancel();
+    return Promise.resolve(noMore);
+  }
+
+  get #waiting(): number {
+    return this.#values.length - this.#at;
+  }
+
+  #take(): T {
+    const value = this.#values[this.#at++] as T;
+    // Moving the rest down now and then keeps both the memory and the cost per value bounded.
+    if (this.#at >= 512 && this.#at * 2 >= this.#values.length) {
+      this.#values = this.#values.slice(this.#at);
+      this.#at = 0;
+    }
+    if (this.#isPaused && this.#waiting * 2 <= this.#max) {
+      this.#isPaused = false;
+      this.#source?.resume();
+    }
+    return value;
+  }
+
+  #finish(taker: Taker<T>): void {
+    const ending = this.#ending;
+    this.#ending = {};
+    if (ending !== undefined && 'error' in ending) taker.reject(ending.error);
+    else taker.resolve(noMore);
+  }
+}
+
+interface Taker<T> {
+  readonly resolve: (result: IteratorResult<T, undefined>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+const noMore: IteratorReturnResult<undefined> = { done: true, value: undefined };

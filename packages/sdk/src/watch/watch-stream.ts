@@ -1,0 +1,119 @@
+import { Watch, WatchRequest, WatchResponse } from '@conclave/protocol';
+import type { CallEnd } from '@conclave/wire';
+import type { Engine } from '../connection/engine.ts';
+import { PersistentStream } from '../connection/persistent-stream.ts';
+import { ConclaveError } from '../errors/conclave-error.ts';
+import { fromCallEnd, isRefusedStream } from '../errors/from-call-end.ts';
+import type { Watcher } from './watcher.ts';
+
+/** The id in responses that concern the stream and no watch of it. */
+const noWatch = -1;
+
+/**
+ * The watches that share one stream. When it breaks they all go on on the next, each from where it is.
+ *
+ * Ids are ours and never used twice. Still a refusal of a watch comes with the id -1, so creations are also kept in the order they were
+ * asked for: the server answers each exactly once, in that order.
+ */
+export class WatchStream {
+  readonly #stream: PersistentStream;
+  readonly #watchers = new Map<number, Watcher>();
+  readonly #onEmpty: (stream: WatchStream) => void;
+  #unanswered: number[] = [];
+  #isOpen = false;
+
+  constructor(engine: Engine, onEmpty: (stream: WatchStream) => void) {
+    this.#onEmpty = onEmpty;
+    this.#stream = new PersistentStream(engine, Watch.methods.watch.path, {
+      onOpen: () => this.#onOpen(),
+      onMessage: (bytes) => this.#onMessage(bytes),
+      onLost: (end) => this.#onLost(end),
+    });
+  }
+
+  get size(): number {
+    return this.#watchers.size;
+  }
+
+  add(watcher: Watcher): void {
+    this.#watchers.set(watcher.id, watcher);
+    if (this.#isOpen) this.#create(watcher);
+    else this.#stream.open();
+  }
+
+  /** Takes a watch off the stream; nothing reaches it from here any more. */
+  remove(watcher: Watcher): void {
+    if (!this.#watchers.delete(watcher.id)) return;
+    if (this.#watchers.size === 0) this.#end();
+    else if (this.#isOpen) this.#stream.write(WatchRequest.encode({ cancelRequest: { watchId: BigInt(watcher.id) } }));
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  close(): void {
+    this.#watchers.clear();
+    this.#end();
+  }
+
+  #onOpen(): void {
+    this.#isOpen = true;
+    this.#unanswered = [];
+    for (const watcher of this.#watchers.values()) this.#create(watcher);
+  }
+
+  #create(watcher: Watcher): void {
+    this.#unanswered.push(watcher.id);
+    this.#stream.write(WatchRequest.encode({ createRequest: watcher.createRequest() }));
+  }
+
+  #onMessage(bytes: Uint8Array): void {
+    let response: WatchResponse;
+    try {
+      response = WatchResponse.decode(bytes);
+    } catch (cause) {
+      this.#failAll(new ConclaveError({ code: 'internal', message: 'unreadable watch response', outcome: 'not-applied', cause }));
+      return;
+    }
+    const id = response.created ? this.#unanswered.shift() : Number(response.watchId);
+    if (id === undefined || id === noWatch) return;
+    const watcher = this.#watchers.get(id);
+    if (watcher === undefined) return;
+    const verdict = watcher.onResponse(response);
+    // What the watcher told may have taken it, or all of them, off the stream.
+    if (verdict === 'go-on' || this.#watchers.get(id) !== watcher) return;
+    // On a stream of its own time, so that a server that takes watches off again and again is asked ever more slowly.
+    if (verdict === 'recreate') this.#stream.reopen();
+    else this.#forget(id);
+  }
+
+  #onLost(end: CallEnd | undefined): boolean {
+    this.#isOpen = false;
+    if (end === undefined || !isRefusedStream(end)) return true;
+    this.#failAll(fromCallEnd(end, false));
+    return false;
+  }
+
+  #failAll(error: ConclaveError): void {
+    const watchers = [...this.#watchers.values()];
+    this.#watchers.clear();
+    this.#end();
+    for (const watcher of watchers) watcher.fail(error);
+  }
+
+  #forget(id: number): void {
+    this.#watchers.delete(id);
+    if (this.#watchers.size === 0) this.#end();
+  }
+
+  #end(): void {
+    this.#isOpen = false;
+    this.#stream.close();
+    this.#onEmpty(this);
+  }
+}

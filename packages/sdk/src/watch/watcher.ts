@@ -1,0 +1,142 @@
+import {
+  type Event,
+  WatchCreateRequest_FilterType as FilterType,
+  findWireError,
+  type Init,
+  type WatchCreateRequest,
+  type WatchResponse,
+  type KeyValue as WireKeyValue,
+} from '@conclave/protocol';
+import { ConclaveError } from '../errors/conclave-error.ts';
+import { fromReason } from '../errors/from-call-end.ts';
+import type { WireRange } from '../kv/key-range.ts';
+
+/** Receives what one watch tells. After `onFailure` nothing comes. */
+export interface WatchSink {
+  /** The server watches; changes after `revision` will be told. Once, whatever happens to the connection later. */
+  onCreated(revision: number): void;
+  /** All events of one or more whole revisions, in order. */
+  onEvents(events: readonly Event[]): void;
+  /** Everything up to `revision` has been told. */
+  onProgress(revision: number): void;
+  onFailure(error: ConclaveError): void;
+}
+
+export interface WatchSpec extends WireRange {
+  readonly prevKv: boolean;
+  readonly ignore: 'put' | 'delete' | undefined;
+  readonly progressNotify: boolean;
+  readonly fragment: boolean;
+}
+
+/** What a response means for the stream that carried it. */
+export type Verdict = 'go-on' | 'ended' | 'recreate';
+
+/**
+ * The memory of one watch across all the streams it lives on.
+ *
+ * Invariant: every event below `next` has been told, and none from `next` on. So `next` is where a new stream starts, and what arrives from
+ * below it has been told before. It moves only past a whole batch, as the events of one revision may be spread over fragments, and past a
+ * progress notification of the server; never for a `created`, whose header can be ahead of events still to come.
+ * Source: etcd api_guarantees, watch.
+ */
+export class Watcher {
+  readonly id: number;
+  readonly #spec: WatchSpec;
+  readonly #sink: WatchSink;
+  #next: number;
+  #fragments: Event[] | undefined;
+  #isCreated = false;
+
+  constructor(id: number, spec: WatchSpec, startRevision: number, sink: WatchSink) {
+    this.id = id;
+    this.#spec = spec;
+    this.#next = startRevision;
+    this.#sink = sink;
+  }
+
+  /** The request that goes on where this watch is. Forgets a batch of which only a part came. */
+  createRequest(): Init<WatchCreateRequest> {
+    this.#fragments = undefined;
+    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment } = this.#spec;
+    return {
+      key,
+      rangeEnd,
+      startRevision: this.#next,
+      watchId: BigInt(this.id),
+      prevKv,
+      progressNotify,
+      fragment,
+      filters: ignore === undefined ? [] : [ignore === 'put' ? FilterType.NOPUT : FilterType.NODELETE],
+    };
+  }
+
+  onResponse(response: WatchResponse): Verdict {
+    if (response.canceled) return this.#onCanceled(response);
+    if (response.created) this.#onCreated();
+    else if (response.events.length > 0 || response.fragment || this.#fragments !== undefined) this.#onEvents(response);
+    else this.#onProgress(response.header?.revision ?? 0);
+    return 'go-on';
+  }
+
+  fail(error: ConclaveError): void {
+    this.#sink.onFailure(error);
+  }
+
+  #onCreated(): void {
+    if (this.#isCreated) return;
+    this.#isCreated = true;
+    this.#sink.onCreated(this.#next - 1);
+  }
+
+  #onEvents(response: WatchResponse): void {
+    const events = this.#fragments === undefined ? response.events : this.#fragments.concat(response.events);
+    if (response.fragment) {
+      this.#fragments = events;
+      return;
+    }
+    this.#fragments = undefined;
+    const fresh =
+      events.length > 0 && revisionOf(events[0] as Event) < this.#next ? events.filter((event) => revisionOf(event) >= this.#next) : events;
+    const last = fresh.at(-1);
+    if (last === undefined) return;
+    this.#next = revisionOf(last) + 1;
+    this.#sink.onEvents(fresh);
+  }
+
+  #onProgress(revision: number): void {
+    // A watch on the future is told of revisions before its start; they say nothing about it.
+    if (revision < this.#next) {
+      if (revision === this.#next - 1) this.#sink.onProgress(revision);
+      return;
+    }
+    this.#next = revision + 1;
+    this.#sink.onProgress(revision);
+  }
+
+  #onCanceled(response: WatchResponse): Verdict {
+    const { compactRevision, cancelReason } = response;
+    if (compactRevision > 0) {
+      this.fail(compacted(this.#next, compactRevision));
+      return 'ended';
+    }
+    // Not on our request, as that takes the watch off the stream at once. Without a reason, or with one that passes, nothing stands against
+    // going on.
+    if (cancelReason === '' || findWireError(undefined, cancelReason)?.retry === 'unavailable') return 'recreate';
+    this.fail(fromReason(cancelReason));
+    return 'ended';
+  }
+}
+
+function revisionOf(event: Event): number {
+  return (event.kv as WireKeyValue).modRevision;
+}
+
+function compacted(next: number, compactRevision: number): ConclaveError<'compacted'> {
+  return new ConclaveError({
+    code: 'compacted',
+    message: `changes from revision ${next} on were asked for, but those before revision ${compactRevision} are compacted away`,
+    outcome: 'not-applied',
+    details: { compactRevision: BigInt(compactRevision) },
+  });
+}
