@@ -62,8 +62,6 @@ export interface StateMachine<R> {
 
 /** The replicated table of leases as its keeper sees it. Implemented by `lease`. It knows time to live, not time. */
 export interface LeaseTable {
-  /** Granted time to live in seconds; undefined for an unknown lease. */
-  ttlSeconds(id: bigint): number | undefined;
   forEach(visit: (id: bigint, ttlSeconds: number) => void): void;
   /** Told of every change from inside the apply that made it. At most one listener: the replica's. */
   listen(listener: LeaseListener): void;

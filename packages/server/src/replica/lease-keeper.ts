@@ -1,0 +1,230 @@
+import type { Runtime, Timer } from '@conclave/wire';
+import { DeadlineHeap, type Due } from './deadline-heap.ts';
+import type { LeaseListener, LeaseTable } from './ports.ts';
+import { refusal } from './refusal.ts';
+
+export interface LeaseKeeperOptions {
+  readonly runtime: Runtime;
+  readonly table: LeaseTable;
+  /** Puts an ordinary LeaseRevoke through the log. What it gives is not looked at: the table tells when the lease is gone. */
+  readonly revoke: (id: bigint) => Promise<unknown>;
+  /** Resolves once this member is sure to lead at this moment, with all that was acknowledged applied; rejects when it cannot be. */
+  readonly confirmLeadership: () => Promise<void>;
+  readonly electionTimeoutMs: number;
+}
+
+/** Revokes under way at once. */
+const maxInFlight = 16;
+/** On average at most 1000 revokes begin in a second: leases that expire in thousands must not crowd out everything else. */
+const revokeSpacingMs = 1;
+/** How long a revoke that failed rests. */
+const retryMs = 1000;
+
+/** One lease on the leader. */
+interface Countdown extends Due {
+  readonly id: bigint;
+  readonly ttlSeconds: number;
+  /** When it expires. Renewing moves it. */
+  deadline: number;
+  /** Where it stands in the heap: at most `deadline`, except while a failed revoke rests. Renewing does not move it. */
+  dueAt: number;
+  /** Renewals that came too late: told whether the lease is gone (true), or its countdown is kept here no more. */
+  readonly late: ((isRevoked: boolean) => void)[];
+}
+
+/** The least TTL a lease is granted, in seconds: one and a half election timeouts, so that a change of leader alone expires none. */
+export function minLeaseTtlSeconds(electionTimeoutMs: number): number {
+  return Math.ceil((1.5 * electionTimeoutMs) / 1000);
+}
+
+/**
+ * The time of leases. The replicated table knows how long a lease was granted for; when that runs out is known to the leader alone, in memory,
+ * on its monotonic clock. A new leader gives every lease its full TTL again, and an election timeout on top, as it cannot know when the last
+ * renewal was (etcd does the same). Expiry is a revoke through the log like a client's, so all members agree on when it happened; one that was
+ * proposed in an older term is refused there, or a leader that hung and lost its office would end leases that live.
+ */
+export class LeaseKeeper implements LeaseListener {
+  readonly #options: LeaseKeeperOptions;
+  readonly #countdowns: Map<bigint, Countdown> = new Map();
+  /** Each countdown once, unless it is expired and waits in `#expired` or for its revoke. */
+  readonly #heap: DeadlineHeap<Countdown> = new DeadlineHeap();
+  /** Expired, first come first revoked; those before `#begunCount` are begun. */
+  #expired: Countdown[] = [];
+  #begunCount = 0;
+  #inFlight = 0;
+  /** Revokes may begin from this instant on; it runs ahead of time by what was begun. */
+  #pace = 0;
+  #isPrimary = false;
+  #timer: Timer | undefined;
+  #timerDue = Number.POSITIVE_INFINITY;
+
+  constructor(options: LeaseKeeperOptions) {
+    this.#options = options;
+    options.table.listen(this);
+  }
+
+  /** Least TTL of a lease in seconds; a smaller request is raised to it before it is proposed. */
+  get minTtlSeconds(): number {
+    return minLeaseTtlSeconds(this.#options.electionTimeoutMs);
+  }
+
+  // ---- what clients ask ----
+
+  /**
+   * Starts the TTL of a lease anew. Gives the TTL in seconds, or 0 for a lease that is unknown or has expired; where an expired one is not
+   * revoked yet, only when it is, so that nobody who is told 0 still finds its keys. Rejects with `no-leader` when this member does not lead
+   * any more, and as the read barrier does.
+   */
+  async renew(id: bigint): Promise<number> {
+    await this.#options.confirmLeadership();
+    if (!this.#isPrimary) throw refusal('no-leader');
+    const countdown = this.#countdowns.get(id);
+    if (countdown === undefined) return 0;
+    const now = this.#options.runtime.monotonic();
+    if (countdown.deadline <= now) return this.#afterRevoke(countdown);
+    countdown.deadline = now + countdown.ttlSeconds * 1000;
+    return countdown.ttlSeconds;
+  }
+
+  async #afterRevoke(countdown: Countdown): Promise<number> {
+    const isRevoked = await new Promise<boolean>((resolve) => {
+      countdown.late.push(resolve);
+    });
+    if (!isRevoked) throw refusal('no-leader');
+    return 0;
+  }
+
+  /**
+   * Whole seconds until the lease expires, 0 when it has and is not revoked yet; undefined for an unknown lease. Ask after a read barrier, on
+   * the leader: elsewhere nothing is known.
+   */
+  remainingSeconds(id: bigint): number | undefined {
+    const countdown = this.#countdowns.get(id);
+    if (countdown === undefined) return undefined;
+    return Math.max(0, Math.floor((countdown.deadline - this.#options.runtime.monotonic()) / 1000));
+  }
+
+  // ---- what the replica tells ----
+
+  /** This member leads, and has applied everything that earlier leaders committed. */
+  promote(): void {
+    if (this.#isPrimary) this.demote();
+    this.#isPrimary = true;
+    this.#pace = 0;
+    const { runtime, table, electionTimeoutMs } = this.#options;
+    const now = runtime.monotonic();
+    table.forEach((id, ttlSeconds) => {
+      this.#add(id, ttlSeconds, now + ttlSeconds * 1000 + electionTimeoutMs);
+    });
+    this.#arm();
+  }
+
+  /** This member leads no more, or stops. */
+  demote(): void {
+    this.#isPrimary = false;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#timerDue = Number.POSITIVE_INFINITY;
+    const late = [...this.#countdowns.values()].flatMap((countdown) => countdown.late);
+    this.#countdowns.clear();
+    this.#heap.clear();
+    this.#expired = [];
+    this.#begunCount = 0;
+    for (const wake of late) wake(false);
+  }
+
+  granted(id: bigint, ttlSeconds: number): void {
+    if (!this.#isPrimary) return;
+    this.#add(id, ttlSeconds, this.#options.runtime.monotonic() + ttlSeconds * 1000);
+    this.#arm();
+  }
+
+  revoked(id: bigint): void {
+    const countdown = this.#countdowns.get(id);
+    if (countdown === undefined) return;
+    this.#countdowns.delete(id);
+    for (const wake of countdown.late) wake(true);
+  }
+
+  #add(id: bigint, ttlSeconds: number, deadline: number): void {
+    const countdown: Countdown = { id, ttlSeconds, deadline, dueAt: deadline, late: [] };
+    this.#countdowns.set(id, countdown);
+    this.#heap.push(countdown);
+  }
+
+  // ---- expiry ----
+
+  /** Sets the timer to the next thing to do, if that comes before what it is set to. */
+  #arm(): void {
+    const dueAt = Math.min(this.#heap.peek()?.dueAt ?? Number.POSITIVE_INFINITY, this.#nextRevokeAt());
+    if (dueAt >= this.#timerDue) return;
+    this.#timer?.cancel();
+    this.#timerDue = dueAt;
+    const delay = Math.min(Math.max(0, dueAt - this.#options.runtime.monotonic()), maxTimerMs);
+    // What keeps the process alive is the replica's ticker.
+    this.#timer = this.#options.runtime.timer(delay, () => this.#onTimer(), { background: true });
+  }
+
+  #nextRevokeAt(): number {
+    return this.#begunCount < this.#expired.length && this.#inFlight < maxInFlight ? this.#pace : Number.POSITIVE_INFINITY;
+  }
+
+  #onTimer(): void {
+    this.#timer = undefined;
+    this.#timerDue = Number.POSITIVE_INFINITY;
+    this.#collectExpired();
+    this.#revokeExpired();
+    this.#arm();
+  }
+
+  #collectExpired(): void {
+    const now = this.#options.runtime.monotonic();
+    for (let top = this.#heap.peek(); top !== undefined && top.dueAt <= now; top = this.#heap.peek()) {
+      this.#heap.pop();
+      if (this.#countdowns.get(top.id) !== top) continue; // Revoked meanwhile.
+      if (top.deadline <= now) {
+        this.#expired.push(top);
+      } else {
+        top.dueAt = top.deadline; // Renewed meanwhile.
+        this.#heap.push(top);
+      }
+    }
+  }
+
+  #revokeExpired(): void {
+    const now = this.#options.runtime.monotonic();
+    while (this.#begunCount < this.#expired.length && this.#inFlight < maxInFlight && this.#pace <= now) {
+      const countdown = this.#expired[this.#begunCount]!;
+      this.#begunCount += 1;
+      if (this.#countdowns.get(countdown.id) !== countdown) continue; // Revoked meanwhile.
+      // What was not used in the past is not saved up, beyond what may be in flight at once.
+      this.#pace = Math.max(this.#pace, now - maxInFlight * revokeSpacingMs) + revokeSpacingMs;
+      this.#revoke(countdown);
+    }
+    if (this.#begunCount < this.#expired.length) return;
+    this.#expired = [];
+    this.#begunCount = 0;
+  }
+
+  #revoke(countdown: Countdown): void {
+    const { runtime, revoke } = this.#options;
+    this.#inFlight += 1;
+    const settled = (): void => {
+      this.#inFlight -= 1;
+      if (this.#countdowns.get(countdown.id) === countdown) {
+        countdown.dueAt = runtime.monotonic() + retryMs;
+        this.#heap.push(countdown);
+      }
+      if (!this.#isPrimary) return;
+      this.#revokeExpired();
+      this.#arm();
+    };
+    revoke(countdown.id).then(settled, (cause: unknown) => {
+      runtime.log.warn({ lease: countdown.id.toString(16), cause }, 'an expired lease could not be revoked, trying again');
+      settled();
+    });
+  }
+}
+
+/** The longest delay a timer of every platform can take. Waking early is harmless. */
+const maxTimerMs = 2 ** 31 - 1;
