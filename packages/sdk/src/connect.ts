@@ -1,5 +1,5 @@
 import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
-import { Client, coreOf } from './client.ts';
+import { Client, coreOf, type Ring } from './client.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
 import { Engine } from './connection/engine.ts';
 import { clampKeepalive } from './connection/slot.ts';
@@ -52,12 +52,27 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const runtime = options.runtime ?? systemRuntime();
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
-  // Loaded now and not with the package: a program that imports it for its types or its errors need not pay for rxjs and a transport.
-  const [ring, transport] = await Promise.all([import('./rx/ring.ts'), options.transport ?? grpc(runtime, keepalive.keepaliveMs)]);
+  const ring = loadedRing ?? (await loadRing());
+  const transport = options.transport ?? (await grpc(runtime, keepalive.keepaliveMs));
   const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive });
   const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
   return client;
+}
+
+/**
+ * Loads what the first {@link connect} would load: rxjs. Importing this package does not, so that a program which imports it for its types or
+ * its errors need not pay. Whoever connects in virtual time calls it before, as that time does not wait for files.
+ */
+export async function preload(): Promise<void> {
+  await loadRing();
+}
+
+let loadedRing: Ring | undefined;
+
+async function loadRing(): Promise<Ring> {
+  loadedRing = await import('./rx/ring.ts');
+  return loadedRing;
 }
 
 async function grpc(runtime: Runtime, keepaliveTimeMs: number): Promise<Transport> {

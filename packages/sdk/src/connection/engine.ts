@@ -1,7 +1,7 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
 import { Balancer, type EndpointStatus } from './balancer.ts';
-import type { Procedure, RequestOptions } from './procedure.ts';
+import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import type { KeepaliveSettings } from './slot.ts';
 import { UnaryCall } from './unary-call.ts';
 
@@ -20,16 +20,10 @@ export interface ClientStatus {
   readonly endpoints: readonly EndpointStatus[];
 }
 
-/** Something that works in the background and must end with the client. */
-export interface Closable {
-  close(): void;
-}
-
 /** What all parts of a client share: the endpoints, the clock, and the rules by which calls are made. Speaks callbacks. */
-export class Engine {
+export class Engine implements CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
-  /** Calls that wait for an endpoint or for their next attempt. */
   readonly parked: Set<Closable> = new Set();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
@@ -60,8 +54,7 @@ export class Engine {
     return call;
   }
 
-  /** The instant at which a call made now, with this time limit, ends. */
-  deadlineOf(deadlineMs: number = this.#deadlineMs): number {
+  deadlineOf(deadlineMs: number | undefined = this.#deadlineMs): number {
     if (deadlineMs === Number.POSITIVE_INFINITY) return deadlineMs;
     if (!(deadlineMs >= 0)) throw invalidArgument(`deadlineMs must not be ${deadlineMs}`);
     return this.runtime.monotonic() + deadlineMs;

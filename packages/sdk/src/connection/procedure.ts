@@ -1,4 +1,6 @@
-import type { MessageCodec } from '@conclave/wire';
+import type { MessageCodec, Runtime } from '@conclave/wire';
+import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
+import type { Balancer } from './balancer.ts';
 
 /** How a call may be treated when its outcome is in doubt. Made once per remote procedure, never per call. */
 export interface Procedure<Request, Response, Context, Result> {
@@ -23,4 +25,21 @@ export interface RequestOptions {
   readonly deadlineMs?: number | undefined;
   /** Gives the call up when aborted: it rejects with `cancelled`, unless the answer was already there. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** Something that works in the background and must end with the client. */
+export interface Closable {
+  close(): void;
+}
+
+/** What a call needs of the engine that makes it. */
+export interface CallHost {
+  readonly runtime: Runtime;
+  readonly balancer: Balancer;
+  /** Calls that wait for an endpoint or for their next attempt. */
+  readonly parked: Set<Closable>;
+  readonly isClosed: boolean;
+  /** The instant at which a call made now, with this time limit, ends. */
+  deadlineOf(deadlineMs: number | undefined): number;
+  closedError(outcome?: Outcome): ConclaveError;
 }

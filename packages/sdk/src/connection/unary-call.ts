@@ -2,8 +2,7 @@ import type { Call, CallEnd, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isTransient, outcomeOf } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
-import type { Engine } from './engine.ts';
-import type { Procedure, RequestOptions } from './procedure.ts';
+import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { Slot } from './slot.ts';
 
 const retryInitialMs = 20;
@@ -18,7 +17,7 @@ const DEADLINE_EXCEEDED = 4;
  * what is known of the effect.
  */
 export class UnaryCall<Request, Response, Context, Result> {
-  readonly #engine: Engine;
+  readonly #host: CallHost;
   readonly #procedure: Procedure<Request, Response, Context, Result>;
   readonly #request: Uint8Array;
   readonly #context: Context;
@@ -38,7 +37,7 @@ export class UnaryCall<Request, Response, Context, Result> {
   #onAbort: (() => void) | undefined;
 
   constructor(
-    engine: Engine,
+    host: CallHost,
     procedure: Procedure<Request, Response, Context, Result>,
     request: Request,
     context: Context,
@@ -46,19 +45,19 @@ export class UnaryCall<Request, Response, Context, Result> {
     resolve: (result: Result) => void,
     reject: (error: ConclaveError) => void,
   ) {
-    this.#engine = engine;
+    this.#host = host;
     this.#procedure = procedure;
     this.#request = procedure.input.encode(request);
     this.#context = context;
-    this.#deadline = engine.deadlineOf(options?.deadlineMs);
+    this.#deadline = host.deadlineOf(options?.deadlineMs);
     this.#signal = options?.signal;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
   start(): void {
-    if (this.#engine.isClosed) {
-      this.#fail(this.#engine.closedError());
+    if (this.#host.isClosed) {
+      this.#fail(this.#host.closedError());
       return;
     }
     if (this.#signal !== undefined) {
@@ -82,7 +81,7 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   /** The client closes. A call under way is ended by its connection; this is for those that wait. */
   close(): void {
-    if (this.#call === undefined) this.#fail(this.#engine.closedError());
+    if (this.#call === undefined) this.#fail(this.#host.closedError());
   }
 
   /** An endpoint is ready: the waiting is over. */
@@ -93,7 +92,7 @@ export class UnaryCall<Request, Response, Context, Result> {
   #attempt(avoid: Slot | undefined): void {
     if (this.#isSettled) return;
     this.#stopWaiting();
-    const slot = this.#engine.balancer.pick(avoid);
+    const slot = this.#host.balancer.pick(avoid);
     if (slot === undefined) this.#wait();
     else this.#send(slot);
   }
@@ -115,42 +114,42 @@ export class UnaryCall<Request, Response, Context, Result> {
       return;
     }
     slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
-    if (this.#engine.isClosed) this.#fail(this.#engine.closedError(this.#outcomeOf(end)));
+    if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
     else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
     else if (this.#mayRepeat(end)) this.#retry(end, slot);
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
   }
 
   #mayRepeat(end: CallEnd): boolean {
-    if (end.code === DEADLINE_EXCEEDED && this.#engine.runtime.monotonic() >= this.#deadline) return false;
+    if (end.code === DEADLINE_EXCEEDED && this.#host.runtime.monotonic() >= this.#deadline) return false;
     return end.notProcessed || (this.#procedure.isRepeatable && isTransient(end));
   }
 
   #retry(end: CallEnd, slot: Slot): void {
     this.#failure = end;
     // The first repeat of a call that only met a dead connection need not pause when there is another to go to.
-    if (end.notProcessed && this.#backoff === undefined && this.#engine.balancer.hasOther(slot)) {
-      this.#backoff = new Backoff(this.#engine.runtime, retryInitialMs, retryMaxMs);
+    if (end.notProcessed && this.#backoff === undefined && this.#host.balancer.hasOther(slot)) {
+      this.#backoff = new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
       this.#attempt(slot);
       return;
     }
-    this.#backoff ??= new Backoff(this.#engine.runtime, retryInitialMs, retryMaxMs);
+    this.#backoff ??= new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
     const delayMs = this.#backoff.next();
-    if (this.#engine.runtime.monotonic() + delayMs >= this.#deadline) {
+    if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) {
       this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
       return;
     }
-    this.#engine.parked.add(this);
-    this.#timer = this.#engine.runtime.timer(delayMs, () => this.#attempt(slot));
+    this.#host.parked.add(this);
+    this.#timer = this.#host.runtime.timer(delayMs, () => this.#attempt(slot));
   }
 
   /** Waits for an endpoint, at most until the deadline. */
   #wait(): void {
-    this.#engine.parked.add(this);
-    this.#engine.balancer.wait(this);
+    this.#host.parked.add(this);
+    this.#host.balancer.wait(this);
     if (this.#deadline === Number.POSITIVE_INFINITY) return;
-    const delayMs = Math.max(0, this.#deadline - this.#engine.runtime.monotonic());
-    this.#timer = this.#engine.runtime.timer(delayMs, () => this.#fail(this.#unreachableError()));
+    const delayMs = Math.max(0, this.#deadline - this.#host.runtime.monotonic());
+    this.#timer = this.#host.runtime.timer(delayMs, () => this.#fail(this.#unreachableError()));
   }
 
   #stopWaiting(): void {
@@ -158,7 +157,7 @@ export class UnaryCall<Request, Response, Context, Result> {
       this.#timer.cancel();
       this.#timer = undefined;
     }
-    if (this.#engine.parked.size > 0 && this.#engine.parked.delete(this)) this.#engine.balancer.forget(this);
+    if (this.#host.parked.size > 0 && this.#host.parked.delete(this)) this.#host.balancer.forget(this);
   }
 
   #succeed(bytes: Uint8Array): void {
@@ -195,7 +194,7 @@ export class UnaryCall<Request, Response, Context, Result> {
   }
 
   #unreachableError(): ConclaveError {
-    const addresses = this.#engine.balancer.status().map(({ address, state }) => `${address} ${state}`);
+    const addresses = this.#host.balancer.status().map(({ address, state }) => `${address} ${state}`);
     const last = this.#failure === undefined || this.#failure.message === '' ? '' : `; last failure: ${this.#failure.message}`;
     return new ConclaveError({
       code: 'unavailable',
