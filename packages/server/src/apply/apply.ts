@@ -3,6 +3,7 @@ import {
   CompactionResponse,
   DeleteRangeRequest,
   DeleteRangeResponse,
+  KeyRange,
   KeyValue,
   LeaseGrantRequest,
   LeaseGrantResponse,
@@ -205,7 +206,8 @@ export class Applier {
   }
 
   #putIn(txn: WriteTxn, request: PutRequest): PutResponse {
-    const kept = request.ignoreValue || request.ignoreLease ? txn.get(request.key) : undefined;
+    const kept = keepsSomething(request) ? txn.get(request.key) : undefined;
+    if (kept === undefined && keepsSomething(request)) throw new Error('a put is to keep what is not there');
     const value = request.ignoreValue && kept !== undefined ? valueIn(kept) : request.value;
     const lease = request.ignoreLease && kept !== undefined ? leaseOf(kept) : request.lease;
     const previous = txn.put(request.key, value, lease);
@@ -240,9 +242,13 @@ export class Applier {
 
   /** Everything that can fail, before anything is written: all puts first, then all ranges, as etcd does. */
   #checkPlan(plan: TxnPlan): void {
-    for (const { requestPut } of leavesOf(plan)) {
+    const deleted: KeyRange[] = [];
+    for (const { requestPut, requestDeleteRange } of leavesOf(plan)) {
+      if (requestDeleteRange !== undefined) deleted.push(KeyRange.fromWire(requestDeleteRange.key, requestDeleteRange.rangeEnd));
       if (requestPut === undefined) continue;
       this.#checkKept(requestPut);
+      // A deletion without an end may come before a put of a key it deletes; what the put is to keep is gone by then. etcd stops there for good.
+      if (keepsSomething(requestPut) && deleted.some((range) => range.contains(requestPut.key))) throw failure('key-not-found');
       this.#checkLease(requestPut);
     }
     for (const { requestRange } of leavesOf(plan)) if (requestRange !== undefined) this.#checkRevision(requestRange, this.#mvcc.revision);
@@ -275,7 +281,7 @@ export class Applier {
   }
 
   #checkKept(request: PutRequest): void {
-    if ((request.ignoreValue || request.ignoreLease) && this.#mvcc.get(request.key) === undefined) throw failure('key-not-found');
+    if (keepsSomething(request) && this.#mvcc.get(request.key) === undefined) throw failure('key-not-found');
   }
 
   /** Within a txn only 0 means the latest: a negative revision is an old one. */
@@ -332,6 +338,11 @@ function termBytes(term: number): Uint8Array {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(term));
   return bytes;
+}
+
+/** Whether the put takes the value or the lease from the key as it is, which then has to exist. */
+function keepsSomething(request: PutRequest): boolean {
+  return request.ignoreValue || request.ignoreLease;
 }
 
 function onlyRange({ requestRange }: RequestOp): RangeRequest {

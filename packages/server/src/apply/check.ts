@@ -1,6 +1,5 @@
 import {
   type DeleteRangeRequest,
-  KeyRange,
   type PutRequest,
   type RangeRequest,
   RangeRequest_SortOrder,
@@ -62,40 +61,50 @@ function checkOperation(operation: RequestOp, maxTxnOps: number): void {
   else throw failure('key-not-found');
 }
 
-/** Keys that a branch may write, as far as they conflict: a key may be put once, and not put where the branch deletes. */
+/**
+ * What a branch may write, as far as it conflicts: a key may be put once, and not put where the branch deletes.
+ *
+ * The rule is etcd's to the letter, clients' txns depend on it: children are compared in their order, so that a put may precede a sibling's
+ * delete and not follow it; and a deletion without an end ("\0") conflicts with nothing.
+ */
 class BranchWrites {
   readonly #puts = new Set<string>();
-  readonly #deletes: KeyRange[] = [];
+  readonly #deletes: Span[] = [];
 
   addBranch(operations: readonly RequestOp[]): void {
-    for (const { requestDeleteRange: request } of operations) {
-      if (request !== undefined) this.#deletes.push(KeyRange.fromWire(request.key, request.rangeEnd));
-    }
+    for (const { requestDeleteRange } of operations) if (requestDeleteRange !== undefined) this.#deletes.push(spanOf(requestDeleteRange));
     for (const { requestTxn } of operations) if (requestTxn !== undefined) this.#addTxn(requestTxn);
-    for (const { requestPut } of operations) if (requestPut !== undefined) this.#put(latin1(requestPut.key));
+    for (const { requestPut } of operations) if (requestPut !== undefined) this.#put(textOf(requestPut.key));
   }
 
   /** The branches of a nested txn exclude each other, so a key may be put in both; against everything else they count alike. */
   #addTxn(request: TxnRequest): void {
     const success = new BranchWrites();
     success.addBranch(request.success);
-    const failureBranch = new BranchWrites();
-    failureBranch.addBranch(request.failure);
+    const other = new BranchWrites();
+    other.addBranch(request.failure);
     for (const key of success.#puts) this.#put(key);
-    for (const key of failureBranch.#puts) {
-      if (success.#puts.has(key)) continue;
-      this.#put(key);
-    }
-    this.#deletes.push(...success.#deletes, ...failureBranch.#deletes);
+    for (const key of other.#puts) if (!success.#puts.has(key)) this.#put(key);
+    this.#deletes.push(...success.#deletes, ...other.#deletes);
   }
 
   #put(key: string): void {
-    const bytes = Buffer.from(key, 'latin1');
-    if (this.#puts.has(key) || this.#deletes.some((range) => range.contains(bytes))) throw failure('duplicate-key');
+    if (this.#puts.has(key) || this.#deletes.some(({ start, end }) => start <= key && key < end)) throw failure('duplicate-key');
     this.#puts.add(key);
   }
 }
 
-function latin1(key: Uint8Array): string {
-  return Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
+/** Keys from `start` to before `end`, as texts of one character a byte, which order as the bytes do. */
+interface Span {
+  readonly start: string;
+  readonly end: string;
+}
+
+function spanOf({ key, rangeEnd }: DeleteRangeRequest): Span {
+  const start = textOf(key);
+  return { start, end: rangeEnd.length === 0 ? `${start}\0` : textOf(rangeEnd) };
+}
+
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 }

@@ -4,6 +4,7 @@ import { Compaction } from './compaction.ts';
 import { eventOf, type KvEvent, type RevisionEvents } from './event.ts';
 import { failure } from './failure.ts';
 import { HashRead } from './hash-read.ts';
+import { RangeParts } from './range-parts.ts';
 import { RangeRead, type RangeResult, versionAt } from './range-read.ts';
 import { Revisions } from './revisions.ts';
 import { logKey, pastPrefix, readLogKey } from './row.ts';
@@ -78,6 +79,16 @@ export class Mvcc {
     const read = this.#open(request, undefined);
     read.step();
     return read.result();
+  }
+
+  /**
+   * Reads a range in parts, all at the same revision: for answers too large to hold at once. Orders, targets and filters are not honoured.
+   *
+   * @throws StatusError `compacted` or `future-revision`
+   */
+  rangeParts(request: RangeRequest, slicer: Slicer): RangeParts {
+    const read = this.#open(request, undefined);
+    return new RangeParts(read, slicer, this.#revisions.pin(read.revision));
   }
 
   /** The live KeyValue of a key in its wire form, a view of storage; undefined when the key does not exist. */

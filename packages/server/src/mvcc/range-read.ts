@@ -1,4 +1,5 @@
 import { compareBytes, KeyRange, type RangeRequest, RangeRequest_SortOrder, RangeRequest_SortTarget } from '@conclave/protocol';
+import type { Row } from '../storage/backend/backend.ts';
 import type { Store } from '../storage/backend/store.ts';
 import { fieldsOf, keyOf, valueIn, withoutValue } from './key-value.ts';
 import type { Revisions } from './revisions.ts';
@@ -44,7 +45,7 @@ export class RangeRead {
   readonly #revisions: Revisions;
   readonly #request: RangeRequest;
   readonly #range: KeyRange;
-  /** KeyValues still needed; what lies beyond them is only counted. */
+  /** KeyValues still to collect; what lies beyond them is only counted. */
   #wanted: number;
   #kvs: Uint8Array[] = [];
   /** Those before this position are copies, not views. */
@@ -63,11 +64,12 @@ export class RangeRead {
     this.#wanted = wantedOf(request);
   }
 
-  /** Reads on. True when the range was read to its end; false when the slice was spent before. */
-  step(slicer?: Slicer): boolean {
+  /** Reads on. True when the range was read to its end; false when the slice was spent before, or `room` KeyValues were collected. */
+  step(slicer?: Slicer, room: number = Number.POSITIVE_INFINITY): boolean {
     if (this.#range.isSingle) return this.#readKey();
     if (this.#range.isEmpty()) return true;
-    return this.revision === this.#revisions.current ? this.#stepHead(slicer) : this.#stepPast(slicer);
+    const pause = new Pause(slicer, () => this.holds(room));
+    return this.revision === this.#revisions.current ? this.#stepHead(pause) : this.#stepPast(pause);
   }
 
   /** Makes what was read so far independent of storage. To be called before returning to the event loop. */
@@ -75,53 +77,64 @@ export class RangeRead {
     for (; this.#owned < this.#kvs.length; this.#owned++) this.#kvs[this.#owned] = (this.#kvs[this.#owned] as Uint8Array).slice();
   }
 
+  /** Whether as many KeyValues were collected. */
+  holds(kvs: number): boolean {
+    return this.#kvs.length >= kvs;
+  }
+
+  /** What was collected, and leaves the read without it: for a read that is answered in parts, in key order and without filters. */
+  part(): Uint8Array[] {
+    const kvs = this.#request.keysOnly ? this.#kvs.map(withoutValue) : this.#kvs;
+    this.#kvs = [];
+    this.#owned = 0;
+    return kvs;
+  }
+
+  /** After the last step. */
   result(): RangeResult {
     const request = this.#request;
+    const matched = isCutEarly(request) ? this.#count : this.#kvs.length;
     let kvs = sorted(this.#kvs, request);
-    const more = request.limit > 0 && kvs.length > request.limit;
-    if (more) kvs = kvs.slice(0, request.limit);
+    if (request.limit > 0 && kvs.length > request.limit) kvs = kvs.slice(0, request.limit);
     if (request.keysOnly) kvs = kvs.map(withoutValue);
-    return { kvs, count: this.#count, more };
+    return { kvs, count: this.#count, more: !request.countOnly && request.limit > 0 && matched > request.limit };
   }
 
   #readKey(): boolean {
     const { key } = this.#range;
-    const kv =
-      this.revision === this.#revisions.current ? this.#store.get('head', key) : versionAt(this.#store, pastPrefix(key), this.revision);
+    const isCurrent = this.revision === this.#revisions.current;
+    const kv = isCurrent ? this.#store.get('head', key) : versionAt(this.#store, pastPrefix(key), this.revision);
     if (kv !== undefined) this.#take(kv);
     return true;
   }
 
-  #stepHead(slicer: Slicer | undefined): boolean {
+  #stepHead(pause: Pause): boolean {
     const start = this.#last === undefined ? this.#range.start : successor(this.#last);
-    let rows = 0;
     for (const row of this.#store.scan('head', start, this.#range.end)) {
       this.#take(row.value);
-      if (++rows % rowsPerCheck === 0 && slicer?.isSpent()) {
-        this.#last = row.key.slice();
-        return false;
-      }
+      if (!pause.isDue()) continue;
+      this.#last = row.key.slice();
+      return false;
     }
     return true;
   }
 
-  #stepPast(slicer: Slicer | undefined): boolean {
+  #stepPast(pause: Pause): boolean {
     const end = this.#range.end === undefined ? undefined : pastStart(this.#range.end);
     let from: Uint8Array | undefined = this.#last === undefined ? pastStart(this.#range.start) : pastAfter(pastPrefix(this.#last));
     while (from !== undefined) {
-      const scan = new PastScan(this.#store, this.revision, from, end);
-      const spent = scan.run(
-        (kv) => this.#take(kv),
-        () => this.#wanted > 0,
-        slicer,
-      );
-      if (spent) {
-        this.#last = keyOfPrefix(scan.prefix as Uint8Array).slice();
+      const scan = new PastScan(this.#store, this.revision, pause);
+      if (!scan.run(from, end, (row) => this.#takePast(row))) {
+        this.#last = keyOfPrefix(scan.prefix).slice();
         return false;
       }
       from = scan.next;
     }
     return true;
+  }
+
+  #takePast(row: Row): void {
+    this.#take(this.#wanted > 0 ? liveVersion(this.#store, row) : undefined);
   }
 
   #take(kv: Uint8Array | undefined): void {
@@ -132,69 +145,90 @@ export class RangeRead {
   }
 }
 
+/** When a read has to stop for now. */
+class Pause {
+  readonly #slicer: Slicer | undefined;
+  readonly #isFull: () => boolean;
+  #rows = 0;
+
+  constructor(slicer: Slicer | undefined, isFull: () => boolean) {
+    this.#slicer = slicer;
+    this.#isFull = isFull;
+  }
+
+  /** Asked after every row. */
+  isDue(): boolean {
+    if (this.#isFull()) return true;
+    return this.#slicer !== undefined && ++this.#rows % rowsPerCheck === 0 && this.#slicer.isSpent();
+  }
+}
+
 /** One run over `past` rows in order, up to where seeking is cheaper than stepping. */
 class PastScan {
   /** The key whose rows were seen last. */
-  prefix: Uint8Array | undefined;
+  prefix: Uint8Array = new Uint8Array(0);
   /** Where to go on with a new scan; undefined when there is nothing left. */
   next: Uint8Array | undefined;
   readonly #store: Store;
   readonly #revision: number;
-  readonly #from: Uint8Array;
-  readonly #end: Uint8Array | undefined;
+  readonly #pause: Pause;
 
-  constructor(store: Store, revision: number, from: Uint8Array, end: Uint8Array | undefined) {
+  constructor(store: Store, revision: number, pause: Pause) {
     this.#store = store;
     this.#revision = revision;
-    this.#from = from;
-    this.#end = end;
+    this.#pause = pause;
   }
 
-  /** Takes the live version of each key. True when the slicer ended it. */
-  run(take: (kv: Uint8Array | undefined) => void, wantsKv: () => boolean, slicer: Slicer | undefined): boolean {
-    let settled = false;
+  /** Gives the row of each key that was live. False when it paused, with all rows of `prefix` dealt with. */
+  run(from: Uint8Array, end: Uint8Array | undefined, take: (row: Row) => void): boolean {
+    // The version that counts was seen; older ones of the key follow.
+    let isSettled = false;
     let steps = 0;
-    let keys = 0;
-    for (const row of this.#store.scan('past', this.#from, this.#end)) {
-      if (this.prefix === undefined || !isPastOf(row.key, this.prefix)) {
-        if (settled && ++keys % rowsPerCheck === 0 && slicer?.isSpent()) return true;
+    for (const row of this.#store.scan('past', from, end)) {
+      if (!isPastOf(row.key, this.prefix)) {
         this.prefix = pastPrefixOf(row.key);
-        settled = false;
+        isSettled = false;
         steps = 0;
       }
-      if (!settled && pastMainOf(row.key) <= this.#revision) {
-        settled = true;
-        steps = 0;
-        if (!isPastTombstone(row.value)) take(wantsKv() ? liveVersion(this.#store, row.key, row.value) : undefined);
-      } else if (++steps > stepsBeforeSeek) {
-        this.next = settled ? pastAfter(this.prefix) : pastAt(this.prefix, this.#revision);
-        return false;
+      if (isSettled || pastMainOf(row.key) > this.#revision) {
+        if (++steps <= stepsBeforeSeek) continue;
+        this.next = isSettled ? pastAfter(this.prefix) : pastAt(this.prefix, this.#revision);
+        return true;
       }
+      isSettled = true;
+      steps = 0;
+      if (!isPastTombstone(row.value)) take(row);
+      if (this.#pause.isDue()) return false;
     }
-    return false;
+    return true;
   }
 }
 
 /** The KeyValue of the key at a revision; undefined when it did not exist then. */
 export function versionAt(store: Store, prefix: Uint8Array, revision: number): Uint8Array | undefined {
   for (const row of store.scan('past', pastAt(prefix, revision), pastAfter(prefix), { limit: 1 })) {
-    return isPastTombstone(row.value) ? undefined : liveVersion(store, row.key, row.value);
+    return isPastTombstone(row.value) ? undefined : liveVersion(store, row);
   }
   return undefined;
 }
 
-function liveVersion(store: Store, pastRow: Uint8Array, value: Uint8Array): Uint8Array {
-  const main = pastMainOf(pastRow);
-  const kv = store.get('log', logKey(main, pastSubOf(value)));
+function liveVersion(store: Store, pastRow: Row): Uint8Array {
+  const main = pastMainOf(pastRow.key);
+  const kv = store.get('log', logKey(main, pastSubOf(pastRow.value)));
   if (kv === undefined) throw new Error(`no row in log at revision ${main}, which past refers to`);
   return kv;
 }
 
-/** KeyValues to collect: with an order or a filter the whole range, else one more than the limit so as to know whether it cut. */
+/** KeyValues to collect. A target other than the key is sorted after the cut when no order was asked for, among one more than the limit. */
 function wantedOf(request: RangeRequest): number {
   if (request.countOnly) return 0;
-  if (request.limit <= 0 || request.sortOrder !== RangeRequest_SortOrder.NONE || hasFilter(request)) return Number.POSITIVE_INFINITY;
-  return request.limit + 1;
+  if (request.limit <= 0 || !isCutEarly(request)) return Number.POSITIVE_INFINITY;
+  return request.sortTarget === RangeRequest_SortTarget.KEY ? request.limit : request.limit + 1;
+}
+
+/** Whether the limit cuts the range as scanned: with an order or a filter it cuts what these leave. */
+function isCutEarly(request: RangeRequest): boolean {
+  return request.sortOrder === RangeRequest_SortOrder.NONE && !hasFilter(request);
 }
 
 function hasFilter(request: RangeRequest): boolean {
