@@ -24,6 +24,7 @@ function handleUnary(handle: UnaryRoute, stream: ServerStream): void {
   stream.onMessage((request) => {
     if (arrived) return;
     arrived = true;
+    stream.pause();
     const reply = {
       send(response: Uint8Array): void {
         if (replied) return;
