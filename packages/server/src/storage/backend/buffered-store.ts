@@ -3,6 +3,7 @@ import type { Fatal } from '../../replica/ports.ts';
 import { type Backend, type Change, type Row, type ScanOptions, type Table, tables } from './backend.ts';
 import { compareBytes } from './bytes.ts';
 import { OrderedRows } from './ordered-rows.ts';
+import { StateCorruptionError } from './state-corruption-error.ts';
 import type { Store } from './store.ts';
 
 /**
@@ -77,16 +78,20 @@ export class BufferedStore implements Store {
 
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
     const slot = this.#filling.rows(table).get(key) ?? this.#flushing?.rows(table).get(key);
-    return slot === undefined ? this.#backend.get(table, key) : slot.value;
+    if (slot !== undefined) return slot.value;
+    try {
+      return this.#backend.get(table, key);
+    } catch (error) {
+      return this.#readFailed(error);
+    }
   }
 
   scan(table: Table, start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions = {}): Iterable<Row> {
     const newer = [this.#filling, this.#flushing].flatMap((generation) => (generation?.rows(table).size ? [generation.rows(table)] : []));
-    if (newer.length === 0) return this.#backend.scan(table, start, end, options);
+    if (newer.length === 0) return this.#stored(table, start, end, options);
     const layers = newer.map((rows) => (options.reverse ? rows.descending(start, end) : rows.ascending(start, end)));
     // The backend is not given the limit: any number of its rows may be deleted or replaced above it.
-    const oldest = this.#backend.scan(table, start, end, { reverse: options.reverse ?? false });
-    return merge([...layers, oldest[Symbol.iterator]()], options);
+    return merge([...layers, this.#stored(table, start, end, { reverse: options.reverse ?? false })], options);
   }
 
   put(table: Table, key: Uint8Array, value: Uint8Array): void {
@@ -133,6 +138,21 @@ export class BufferedStore implements Store {
       this.#timer?.cancel();
       await this.#backend.close();
     }
+  }
+
+  *#stored(table: Table, start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions): Generator<Row, undefined> {
+    try {
+      yield* this.#backend.scan(table, start, end, options);
+    } catch (error) {
+      this.#readFailed(error);
+    }
+  }
+
+  /** A member whose state is damaged answers nothing more. */
+  #readFailed(error: unknown): never {
+    if (!(error instanceof StateCorruptionError)) throw error;
+    this.#isFailed = true;
+    return this.#fatal(error);
   }
 
   #write(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
