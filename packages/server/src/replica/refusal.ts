@@ -2,7 +2,7 @@ import { type WireErrorKey, wireErrors } from '@conclave/protocol';
 import { StatusError } from '@conclave/wire';
 
 /** The trailer that says what the status alone cannot: our SDK reads it, others ignore it. */
-const outcomeTrailer = 'conclave-outcome';
+export const outcomeTrailer = 'conclave-outcome';
 
 /** A refusal in etcd's words. Its outcome is what the wire-error table says for the key. */
 export function refusal(key: WireErrorKey): StatusError {

@@ -1,5 +1,6 @@
 import { WatchResponse } from '@conclave/protocol';
 import type { KvEvent } from '../event.ts';
+import { putVarint, varintSize } from '../varint.ts';
 import type { WatchSource } from './source.ts';
 
 /**
@@ -146,18 +147,4 @@ function putField(bytes: Uint8Array, at: number, tag: number, contents: Uint8Arr
   const start = putVarint(bytes, at + 1, contents.length);
   bytes.set(contents, start);
   return start + contents.length;
-}
-
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value >>> 7; rest > 0; rest >>>= 7) size++;
-  return size;
-}
-
-function putVarint(bytes: Uint8Array, start: number, value: number): number {
-  let at = start;
-  let rest = value;
-  for (; rest >= 0x80; rest >>>= 7) bytes[at++] = (rest & 0x7f) | 0x80;
-  bytes[at++] = rest;
-  return at;
 }

@@ -1,0 +1,44 @@
+import { StatusCode } from '@conclave/protocol';
+import { StatusError } from '@conclave/wire';
+import type { Applied } from '../apply/apply.ts';
+import type { RequestKind } from '../apply/entry.ts';
+import { outcomeTrailer } from '../replica/refusal.ts';
+import type { ServedMember } from './member.ts';
+
+type ResponseTo<K extends RequestKind> = Extract<Applied, { readonly kind: K }>['response'];
+
+/**
+ * Puts a request through the log and gives its response, whose header still has nothing but the revision. A refusal at apply is certain: where
+ * its status alone would leave the outcome open, the trailer says so.
+ */
+export async function propose<K extends RequestKind>(
+  member: ServedMember,
+  kind: K,
+  body: Uint8Array,
+  deadline: number,
+): Promise<ResponseTo<K>> {
+  const applied = await member.replica.propose(kind, body, { deadline });
+  if (applied.kind === 'failed') throw certain(applied.error);
+  if (applied.kind !== kind) throw new Error(`a ${kind} was answered as a ${applied.kind}`);
+  // The compiler does not follow the kind into the response.
+  return applied.response as ResponseTo<K>;
+}
+
+function certain(error: StatusError): StatusError {
+  if (error.code !== StatusCode.UNAVAILABLE) return error;
+  return new StatusError(error.code, error.message, { ...error.trailers, [outcomeTrailer]: 'not-applied' });
+}
+
+/** Runs a read when everything that was acknowledged before this call is applied here. */
+export function afterBarrier<T>(member: ServedMember, read: () => T | Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    member.replica.readBarrier((error) => {
+      if (error !== undefined) return reject(error);
+      try {
+        resolve(read());
+      } catch (refused) {
+        reject(refused);
+      }
+    });
+  });
+}
