@@ -10,14 +10,15 @@ import type { Integer, Key, Value } from './kv/text.ts';
 import { Txn } from './kv/txn.ts';
 import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
 import type { Namespace } from './namespace.ts';
-import type { Feed } from './rx/feed.ts';
-import type { statusFeed, watchFeed } from './rx/ring.ts';
+import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
 /** The ring of Observables, as loaded. */
 export interface Ring {
+  readonly feed: typeof feed;
   readonly watchFeed: typeof watchFeed;
   readonly statusFeed: typeof statusFeed;
 }
@@ -79,6 +80,10 @@ class NamespaceView implements Namespace {
   watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
   watch(target: Target, options: WatchOptions = {}): Feed<unknown> {
     return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
+  }
+
+  feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
+    return this.#core.ring.feed(open);
   }
 
   namespace(prefix: Key): Namespace {

@@ -48,6 +48,6 @@ export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOut
 export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
 export type { Namespace } from './namespace.ts';
-export type { Feed } from './rx/feed.ts';
+export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

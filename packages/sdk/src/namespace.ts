@@ -8,7 +8,7 @@ import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
-import type { Feed } from './rx/feed.ts';
+import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -103,6 +103,11 @@ export interface Namespace {
    */
   watch(target: Target): Feed<WatchEvent>;
   watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
+
+  /**
+   * Makes an Observable that also iterates out of a source that calls back, as `watch` is made: for what is built on this client.
+   */
+  feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T>;
 
   /**
    * The namespace of `prefix` within this one.

@@ -1,6 +1,9 @@
 import { Observable } from 'rxjs';
 import { EventQueue, type Source } from '../watch/event-queue.ts';
 
+/** What stands behind a {@link Feed}: it can be ended, and held back while a loop is slow. */
+export type FeedSource = Source;
+
 /** Where a {@link Feed} gets its values. The callbacks may be called at once; after `error` or `complete` nothing is. */
 export interface FeedSink<T> {
   next(value: T): void;

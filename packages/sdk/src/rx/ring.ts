@@ -5,7 +5,7 @@ import { toCounter } from '../kv/text.ts';
 import { toWatchEvent, type WatchCreated, type WatchEvent, type WatchProgress } from '../watch/watch-event.ts';
 import type { WatchHub } from '../watch/watch-hub.ts';
 import type { WatchOptions } from '../watch/watch-options.ts';
-import { Feed } from './feed.ts';
+import { Feed, type FeedSink, type FeedSource } from './feed.ts';
 
 const bufferedEventsDefault = 1_000;
 
@@ -84,4 +84,9 @@ export function statusFeed(engine: Engine): Feed<ClientStatus> {
     tell(engine.status());
     return { cancel: unsubscribe, pause() {}, resume() {} };
   }, Number.POSITIVE_INFINITY);
+}
+
+/** A feed of anything. */
+export function feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
+  return new Feed<T>(open, bufferedEventsDefault);
 }

@@ -1,0 +1,204 @@
+import { type Comparison, type ConclaveError, del, isConclaveError, key, type Lease, type Namespace } from '@conclave/sdk';
+import { type Kind, recipeError } from './kind.ts';
+import { isTransient, pauseMs, Scope } from './scope.ts';
+
+/** A place in a queue: a key of its own, attached to a lease. */
+export interface Place {
+  readonly client: Namespace;
+  readonly kind: Kind;
+  readonly name: string;
+  readonly key: string;
+  readonly lease: Lease;
+  /** The lease was granted for this place alone, and goes with it. */
+  readonly ownsLease: boolean;
+  /** The revision that created the key. */
+  readonly token: bigint;
+}
+
+/**
+ * What a lock and a leadership have in common: the first place in a queue, as long as its key and its lease live.
+ *
+ * It is judged on use as well as by events: a process that was paused past its lease learns of the loss from the first `signal`, `token` or
+ * `guard` it reads, before any timer has run.
+ */
+export class Held implements AsyncDisposable {
+  readonly name: string;
+  /** The key that holds the place: `<name>/<lease id in hex>`. */
+  readonly key: string;
+  protected readonly place: Place;
+  readonly #controller = new AbortController();
+  #stopWatching: (() => void) | undefined;
+  #onLeaseEnd: (() => void) | undefined;
+  #release: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(place: Place, revision: bigint) {
+    this.place = place;
+    this.name = place.name;
+    this.key = place.key;
+    const onLeaseEnd = (): void => this.#lose('its lease ended', place.lease.signal.reason);
+    place.lease.signal.addEventListener('abort', onLeaseEnd, { once: true });
+    this.#onLeaseEnd = onLeaseEnd;
+    this.#watchOwnKey(revision + 1n);
+    this.#check();
+  }
+
+  /** True while the place is held by the local reckoning, which errs on the early side. */
+  get isHeld(): boolean {
+    this.#check();
+    return !this.#controller.signal.aborted;
+  }
+
+  /**
+   * Aborted when the place is lost or given back: what it guards must stop. The reason is a ConclaveError whose code says which. A signal
+   * that was read earlier aborts in the next timer phase after a pause; reading it anew tells at once.
+   */
+  get signal(): AbortSignal {
+    this.#check();
+    return this.#controller.signal;
+  }
+
+  /**
+   * The fencing token: higher for every later holder of the name. Hand it to whatever the place protects, and have that refuse lower ones.
+   *
+   * @throws ConclaveError `lock-lost`, `lock-released`, `leadership-lost`, `leadership-resigned`
+   */
+  get token(): bigint {
+    this.assertHeld();
+    return this.place.token;
+  }
+
+  /**
+   * Holds, as a condition of a transaction, exactly while this place is held: a write with it cannot come too late.
+   *
+   * @throws ConclaveError as `token`
+   * @example
+   * ```ts
+   * const { succeeded } = await client.txn().if(held.guard).then(put('report', 'done')).commit();
+   * ```
+   */
+  get guard(): Comparison {
+    this.assertHeld();
+    return this.unchecked();
+  }
+
+  /** Throws the reason of `signal` unless the place is held. */
+  assertHeld(): void {
+    this.#check();
+    this.#controller.signal.throwIfAborted();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.giveBack();
+    } catch {
+      // Nothing renews the lease any more, so the place ends with it; leaving a scope must not fail for that.
+    }
+  }
+
+  /** Aborts `signal` while the key still holds the place: whoever works under it is asked to stop before anybody else may start. */
+  protected interrupt(reason: ConclaveError): void {
+    if (!this.#controller.signal.aborted) this.#controller.abort(reason);
+    this.#stopWatching?.();
+    this.#stopWatching = undefined;
+  }
+
+  /** The guard without a look at the clock. */
+  protected unchecked(): Comparison {
+    return key(this.place.key).createRevision.equals(this.place.token);
+  }
+
+  /** The place turned out to be somebody else's, or nobody's. */
+  protected lost(why: string): ConclaveError {
+    this.#lose(why);
+    return recipeError(this.place.kind.lost, `${this.place.kind.noun} ${this.name}: ${why}`);
+  }
+
+  /** Deletes the key, once, however often it is called. */
+  protected giveBack(): Promise<void> {
+    this.#release ??= this.#giveBack();
+    return this.#release;
+  }
+
+  async #giveBack(): Promise<void> {
+    const { kind } = this.place;
+    this.interrupt(recipeError(kind.ended, `${kind.noun} ${this.name} was given back`));
+    this.#stopListening();
+    await leave(this.place);
+  }
+
+  #check(): void {
+    // Reading the lease's state makes it look at the clock; if its time is over it aborts its signal there and then.
+    if (this.place.lease.state !== 'held') this.#lose('its lease ended', this.place.lease.signal.reason);
+  }
+
+  #lose(why: string, cause?: unknown): void {
+    const { kind } = this.place;
+    this.interrupt(recipeError(kind.lost, `${kind.noun} ${this.name}: ${why}`, cause));
+    this.#stopListening();
+    // A lease of its own has no other use. Left alone it would be renewed for ever.
+    if (this.place.ownsLease) this.#release ??= leave(this.place).catch(() => undefined);
+  }
+
+  #stopListening(): void {
+    if (this.#onLeaseEnd !== undefined) this.place.lease.signal.removeEventListener('abort', this.#onLeaseEnd);
+    this.#onLeaseEnd = undefined;
+  }
+
+  /** Somebody may delete the key by hand: then the place is lost though the lease lives. */
+  #watchOwnKey(startRevision: bigint): void {
+    const { client, kind } = this.place;
+    const subscription = client.watch(this.key, { startRevision, ignore: 'put' }).subscribe({
+      next: () => this.#lose('its key was deleted'),
+      error: (error: unknown) => {
+        if (isConclaveError(error, 'compacted')) void this.#lookAgain();
+        // The lease still tells of every other loss.
+        else client.runtime.log.warn({ error, key: this.key }, `the key of a held ${kind.noun} is no longer watched`);
+      },
+    });
+    this.#stopWatching = () => subscription.unsubscribe();
+  }
+
+  async #lookAgain(): Promise<void> {
+    const { client, lease } = this.place;
+    for (let attempt = 0; !this.#controller.signal.aborted; attempt += 1) {
+      try {
+        const { kvs, revision } = await client.list(this.key, { signal: lease.signal });
+        if (this.#controller.signal.aborted) return;
+        if (kvs[0]?.createRevision !== this.place.token) this.#lose('its key was deleted');
+        else this.#watchOwnKey(revision + 1n);
+        return;
+      } catch (error) {
+        if (!isTransient(error)) {
+          client.runtime.log.warn({ error, key: this.key }, `the key of a held ${this.place.kind.noun} is no longer watched`);
+          return;
+        }
+        await new Promise<void>((resolve) => void client.runtime.timer(pauseMs(client, attempt), resolve, { background: true }));
+      }
+    }
+  }
+}
+
+/**
+ * Leaves the queue. With a lease of its own the lease is revoked, which takes the key with it in one step and leaves nothing to renew. On a
+ * shared lease the key is deleted if it is still the one of this place; that is repeated while its outcome is in doubt, as it may be.
+ */
+export async function leave(place: Place): Promise<void> {
+  if (place.ownsLease) return await place.lease.revoke();
+  const { client, kind, lease, key: own, token } = place;
+  const scope = new Scope(client, kind, undefined, undefined);
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      await client.txn().if(key(own).createRevision.equals(token)).then(del(own)).commit();
+      return;
+    } catch (error) {
+      // Once the lease is over the key is too.
+      if (lease.state !== 'held') return;
+      if (!isTransient(error)) throw error;
+      await scope.wait((resolve) => {
+        const timer = client.runtime.timer(pauseMs(client, attempt), resolve);
+        return () => timer.cancel();
+      });
+    }
+  }
+}
