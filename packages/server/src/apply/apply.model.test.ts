@@ -18,6 +18,7 @@ import { type Runtime, StatusError } from '@conclave/wire';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LeaseTable } from '../lease/lease-table.ts';
+import type { KvEvent } from '../mvcc/event.ts';
 import { Mvcc } from '../mvcc/mvcc.ts';
 import type { RangeResult } from '../mvcc/range-read.ts';
 import type { Slicer } from '../mvcc/slicer.ts';
@@ -321,8 +322,13 @@ class Member {
 
 const plainKv = (kv: Partial<KeyValue>): object => ({ ...kv, key: text(kv.key!), value: text(kv.value ?? new Uint8Array(0)) });
 
-function plainEvent(event: { type: number; kv: Uint8Array }): object {
+function plainEvent(event: KvEvent): object {
   const kv = KeyValue.decode(event.kv);
+  expect([text(event.key), event.modRevision, event.isCreate]).toEqual([
+    text(kv.key),
+    kv.modRevision,
+    kv.createRevision === kv.modRevision,
+  ]);
   return event.type === 0 ? { type: 0, kv: plainKv(kv) } : { type: 1, kv: { key: text(kv.key), modRevision: kv.modRevision } };
 }
 

@@ -1,7 +1,7 @@
 import type { Store } from '../storage/backend/store.ts';
 import { fieldsOf, isTombstone, keyOf } from './key-value.ts';
 import { neverCompacted, type Revisions } from './revisions.ts';
-import { isPastTombstone, logKey, type Position, pastAfter, pastAt, pastMainOf, pastPrefix, pastSubOf, readLogKey } from './row.ts';
+import { logKey, type Position, pastAfter, pastAt, pastMainOf, pastPrefix, pastSubOf, readLogKey } from './row.ts';
 
 const ascii = new TextEncoder();
 const compactedRow = ascii.encode('compactRevision');
@@ -128,7 +128,7 @@ export class Compaction {
     const prefix = pastPrefix(keyOf(kv));
     const [newest] = this.#store.scan('past', pastAt(prefix, compacted), pastAfter(prefix), { limit: 1 });
     if (newest === undefined) throw new Error(`no row in past for revision ${main}, which log holds`);
-    return pastMainOf(newest.key) === main && pastSubOf(newest.value) === sub && !isPastTombstone(newest.value);
+    return pastMainOf(newest.key) === main && pastSubOf(newest.value) === sub;
   }
 
   #moveTo(cursor: Uint8Array): void {
