@@ -29,16 +29,29 @@ function certain(error: StatusError): StatusError {
   return new StatusError(error.code, error.message, { ...error.trailers, [outcomeTrailer]: 'not-applied' });
 }
 
-/** Runs a read when everything that was acknowledged before this call is applied here. */
-export function afterBarrier<T>(member: ServedMember, read: () => T | Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    member.replica.readBarrier((error) => {
-      if (error !== undefined) return reject(error);
-      try {
-        resolve(read());
-      } catch (refused) {
-        reject(refused);
-      }
-    });
+/**
+ * Runs a read when everything that was acknowledged before this call is applied here. A member that knows so at once answers at once: a read is
+ * too short for the price of a promise.
+ */
+export function afterBarrier<T>(member: ServedMember, read: () => T | Promise<T>): T | Promise<T> {
+  let result: T | Promise<T> | undefined;
+  let settle: ((barrier: Promise<T> | T) => void) | undefined;
+  let isDone = false;
+  member.replica.readBarrier((error) => {
+    isDone = true;
+    result = error === undefined ? attempt(read) : Promise.reject(error);
+    settle?.(result);
   });
+  if (isDone) return result as T | Promise<T>;
+  return new Promise<T>((resolve) => {
+    settle = resolve;
+  });
+}
+
+function attempt<T>(read: () => T | Promise<T>): T | Promise<T> {
+  try {
+    return read();
+  } catch (error) {
+    return Promise.reject(error);
+  }
 }

@@ -27,7 +27,7 @@ export function serveRangeStream(member: ServedMember, stream: ServedStream<Rang
     check(request);
     const send = (): Promise<void> => new RangeStreaming(member, stream, request).run();
     const sent = request.serializable ? send() : afterBarrier(member, send);
-    sent.then(
+    Promise.resolve(sent).then(
       () => stream.end(),
       (error: unknown) => stream.fail(error),
     );
