@@ -1,7 +1,7 @@
 /** The client of etcd v3, and of every server that speaks its protocol. */
 
 export { Client } from './client.ts';
-export { type ConnectOptions, connect } from './connect.ts';
+export { type ConnectOptions, connect, preload } from './connect.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientStatus } from './connection/engine.ts';
 export type { RequestOptions } from './connection/procedure.ts';

@@ -13,7 +13,7 @@ import {
 import type { Runtime } from '@conclave/wire';
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
-import { invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError, invalidArgument, isConclaveError, type Outcome } from '../errors/conclave-error.ts';
 import type { KeyPrefix } from '../kv/key-range.ts';
 import { type Integer, toId, toText } from '../kv/text.ts';
 import { type Instant, now } from './instant.ts';
@@ -50,9 +50,25 @@ export class LeaseRegistry implements LeaseHolder {
   }
 
   async grant(options: GrantOptions): Promise<Lease> {
-    const { ttlSeconds } = options;
+    const { ttlSeconds, signal, deadlineMs } = options;
     if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)
       throw invalidArgument(`ttlSeconds must be a whole number from 1 up, not ${ttlSeconds}`);
+    if (signal === undefined) return await this.#grant(ttlSeconds, { deadlineMs });
+    if (signal.aborted) throw givenUp(signal, 'not-applied');
+    // The request is not recalled when the caller gives up: recalled, it could still reach the server, and after the revocation that was to
+    // undo it. It is let through, and its lease revoked then.
+    const granted = this.#grant(ttlSeconds, { deadlineMs });
+    return await new Promise<Lease>((resolve, reject) => {
+      const onAbort = (): void => {
+        reject(givenUp(signal, 'unknown'));
+        granted.then((lease) => lease.revoke()).catch(ignore);
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      granted.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+    });
+  }
+
+  async #grant(ttlSeconds: number, options: RequestOptions): Promise<Lease> {
     const attempt = new GrantAttempt(this.#engine.runtime);
     const id = randomId(this.#engine.runtime);
     try {
@@ -235,6 +251,10 @@ const listProcedure: Procedure<Init<LeaseLeasesRequest>, LeaseLeasesResponse, un
 const noKeys = undefined;
 
 function ignore(): void {}
+
+function givenUp(signal: AbortSignal, outcome: Outcome): ConclaveError {
+  return new ConclaveError({ code: 'cancelled', message: 'the grant was cancelled', outcome, cause: signal.reason });
+}
 
 /** A positive 63-bit number. Two clients draw the same one about never: a million leases a day for a century make it 1 in 14,000. */
 function randomId(runtime: Runtime): bigint {
