@@ -70,8 +70,8 @@ function freeId(member: ServedMember): bigint {
 }
 
 /** Below 2^63. */
-function randomId({ random }: Runtime): bigint {
-  const high = BigInt(Math.floor(random() * 0x80000000));
-  const low = BigInt(Math.floor(random() * 0x100000000));
+function randomId(runtime: Runtime): bigint {
+  const high = BigInt(Math.floor(runtime.random() * 0x80000000));
+  const low = BigInt(Math.floor(runtime.random() * 0x100000000));
   return (high << 32n) | low;
 }
