@@ -16,7 +16,7 @@ import {
   type WatchResponse,
 } from '@conclave/protocol';
 import { VirtualRuntime } from '@conclave/testing';
-import { type CallEnd, type CallOptions, type ClientStream, loopback, type StreamReceiver } from '@conclave/wire';
+import { type CallEnd, type CallOptions, type ClientStream, loopback, type Routes, StatusError, type StreamReceiver } from '@conclave/wire';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { type Applied, Applier } from '../apply/apply.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
@@ -78,6 +78,7 @@ class World {
   readonly leases: LeaseTable;
   readonly applier: Applier;
   readonly replica: Replica<Applied>;
+  readonly routes: Routes;
   readonly #net = loopback({ runtime: this.runtime });
   /** What the replica says of itself and the barrier, when the test wants it otherwise. */
   hasLeader = true;
@@ -103,7 +104,8 @@ class World {
       leases: this.leases,
       fatal,
     });
-    this.#net.serve('member', createRoutes(this.#served(store)));
+    this.routes = createRoutes(this.#served(store));
+    this.#net.serve('member', this.routes);
     this.replica.start();
   }
 
@@ -201,14 +203,15 @@ function isService(value: unknown): value is ServiceDescriptor {
   return typeof value === 'object' && value !== null && 'methods' in value;
 }
 
-const services = Object.values(protocol).filter(isService);
+const exported: readonly unknown[] = Object.values(protocol);
+const services = exported.filter(isService);
 const methods = services.flatMap((service) => Object.values(service.methods));
 
 describe('the routes', () => {
   test('hold every procedure of every service of the protocol, in the kind it has there', () => {
     expect(services).toHaveLength(9);
     expect(methods.length).toBeGreaterThan(45);
-    const routes = createRoutes({ runtime: world.runtime, replica: world.replica, limits: { electionTimeoutMs: 1000 } } as ServedMember);
+    const { routes } = world;
     expect([...routes.keys()].sort()).toEqual(methods.map(({ path }) => path).sort());
     for (const { path, clientStreaming, serverStreaming } of methods) {
       expect(routes.get(path)?.kind, path).toBe(clientStreaming || serverStreaming ? 'stream' : 'unary');
@@ -343,7 +346,7 @@ describe('KV', () => {
 
   test('a linearizable read fails where the barrier does, a serializable one does not ask', async () => {
     await world.put('a');
-    world.barrierError = new (await import('@conclave/wire')).StatusError(14, 'etcdserver: request timed out');
+    world.barrierError = new StatusError(14, 'etcdserver: request timed out');
     expect(await world.refusal(range, { key })).toBe('14 etcdserver: request timed out');
     expect(await world.refusal(txn, { success: [{ requestRange: { key } }] })).toBe('14 etcdserver: request timed out');
     expect((await world.ask(range, { key, serializable: true })).count).toBe(1);
