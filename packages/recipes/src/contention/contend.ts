@@ -82,9 +82,15 @@ async function enter(
   const own = `${name}/${lease.id.toString(16)}`;
   const ownsLease = options.lease === undefined;
   let place: Place = { client, kind, name, key: own, lease, ownsLease, token: 0n };
+  let sent: Promise<unknown> = Promise.resolve();
   try {
     scope.standOn(lease);
-    const entry = once ? await enterIfEmpty(place, scope) : await enqueue(place, value, scope);
+    const entry = await persist(client, scope, (_, isRepeat) => {
+      // Not recalled when the scope ends: recalled, it could still reach the server, after what is to undo it.
+      const entering = once ? enterIfEmpty(place, isRepeat) : enqueue(place, value, isRepeat);
+      sent = entering;
+      return scope.race(entering);
+    });
     if (entry === undefined) {
       if (ownsLease) await leave(place);
       return undefined;
@@ -93,8 +99,7 @@ async function enter(
     const revision = entry.isFirst ? entry.revision : await waitForTurn(place, scope);
     return { place, revision };
   } catch (error) {
-    // The token of a key that may or may not have been written is not known; the lease's end takes the key either way.
-    if (ownsLease || !isConclaveError(error, 'lease-in-use')) await leaveSoon(await withToken(place));
+    if (ownsLease || !isConclaveError(error, 'lease-in-use')) await leaveSoon(place, sent);
     throw error;
   }
 }
@@ -109,39 +114,37 @@ interface Entry {
  * Writes the contender's key, or finds it written. The transaction may be repeated when its answer is lost: the key carries the lease's id, so
  * what a repeat finds there is its own.
  */
-async function enqueue({ client, name, key: own, lease }: Place, value: string | Uint8Array, scope: Scope): Promise<Entry> {
-  return await persist(client, scope, async (signal, isRepeat) => {
-    const oldest = oldestUnder(name);
-    const result = await client
-      .txn()
-      .if(key(own).missing())
-      .then(put(own, value, { lease }), oldest)
-      .else(get(own), oldest)
-      .commit({ signal });
-    const { revision } = result;
-    const isFirst = result[1].kvs[0]?.key === own;
-    if (result.succeeded) return { token: revision, isFirst, revision };
-    const [existing] = result;
-    if (!isRepeat || existing === undefined)
-      throw recipeError('lease-in-use', `lease ${lease.id.toString(16)} has a place under ${name}/ already`);
-    return { token: existing.createRevision, isFirst, revision };
-  });
+async function enqueue({ client, name, key: own, lease }: Place, value: string | Uint8Array, isRepeat: boolean): Promise<Entry> {
+  const oldest = oldestUnder(name);
+  const result = await client
+    .txn()
+    .if(key(own).missing())
+    .then(put(own, value, { lease }), oldest)
+    .else(get(own), oldest)
+    .commit();
+  const { revision } = result;
+  const isFirst = result[1].kvs[0]?.key === own;
+  if (result.succeeded) return { token: revision, isFirst, revision };
+  const [existing] = result;
+  if (!isRepeat || existing === undefined) {
+    throw recipeError('lease-in-use', `lease ${lease.id.toString(16)} has a place under ${name}/ already`);
+  }
+  return { token: existing.createRevision, isFirst, revision };
 }
 
-async function enterIfEmpty({ client, name, key: own, lease }: Place, scope: Scope): Promise<Entry | undefined> {
-  return await persist(client, scope, async (signal, isRepeat) => {
-    const result = await client
-      .txn()
-      .if(key(prefix(`${name}/`)).missing())
-      .then(put(own, '', { lease }))
-      .else(oldestUnder(name))
-      .commit({ signal });
-    const { revision } = result;
-    if (result.succeeded) return { token: revision, isFirst: true, revision };
-    const oldest = result.responses[0].kvs[0];
-    if (!isRepeat || oldest?.key !== own) return undefined;
-    return { token: oldest.createRevision, isFirst: true, revision };
-  });
+async function enterIfEmpty({ client, name, key: own, lease }: Place, isRepeat: boolean): Promise<Entry | undefined> {
+  const nobody = key(prefix(`${name}/`)).missing();
+  const result = await client
+    .txn()
+    .if(nobody)
+    .then(put(own, '', { lease }))
+    .else(oldestUnder(name))
+    .commit();
+  const { revision } = result;
+  if (result.succeeded) return { token: revision, isFirst: true, revision };
+  const oldest = result.responses[0].kvs[0];
+  if (!isRepeat || oldest?.key !== own) return undefined;
+  return { token: oldest.createRevision, isFirst: true, revision };
 }
 
 /**
@@ -210,22 +213,13 @@ async function persist<Result>(
   }
 }
 
-/** On a shared lease the key must be deleted by its token; if that is not known, the key is read. */
-async function withToken(place: Place): Promise<Place> {
-  if (place.ownsLease || place.token !== 0n || place.lease.state !== 'held') return place;
-  try {
-    const own = await place.client.get(place.key);
-    return { ...place, token: own?.createRevision ?? 0n };
-  } catch (error) {
-    place.client.runtime.log.warn({ error, key: place.key }, 'a key could not be taken back; it goes with its lease');
-    return place;
-  }
-}
-
-/** Leaves, waiting a moment so that a caller who was rejected finds nothing left behind when the server answers. */
-async function leaveSoon(place: Place): Promise<void> {
+/**
+ * Leaves, waiting a moment so that a caller who was rejected finds nothing left behind when the server answers. A lease of its own takes the key
+ * along, written or not; on a shared lease the key has to be looked for, once it is certain that it will not be written later.
+ */
+async function leaveSoon(place: Place, sent: Promise<unknown>): Promise<void> {
   const { client } = place;
-  const left = leave(place).catch((error: unknown) => {
+  const left = leaveWith(place, sent).catch((error: unknown) => {
     client.runtime.log.warn({ error, key: place.key }, 'a place in a queue was not given back; it ends with its lease');
   });
   let stop: (() => void) | undefined;
@@ -235,4 +229,12 @@ async function leaveSoon(place: Place): Promise<void> {
   });
   await Promise.race([left, patience]);
   stop?.();
+}
+
+async function leaveWith(place: Place, sent: Promise<unknown>): Promise<void> {
+  if (place.ownsLease || place.token !== 0n) return await leave(place);
+  await Promise.allSettled([sent]);
+  if (place.lease.state !== 'held') return;
+  const own = await place.client.get(place.key);
+  if (own !== undefined) await leave({ ...place, token: own.createRevision });
 }

@@ -40,6 +40,20 @@ export class Scope {
     );
   }
 
+  /** Waits for something within this scope. It goes on by itself when the scope ends. */
+  async race<Result>(promise: Promise<Result>): Promise<Result> {
+    let result: { readonly value: Result } | undefined;
+    await this.wait((resolve, reject) => {
+      promise.then((value) => {
+        result = { value };
+        resolve();
+      }, reject);
+      return () => undefined;
+    });
+    if (result === undefined) throw new Error('a wait resolves after its promise');
+    return result.value;
+  }
+
   /** Makes a call within this scope. */
   async run<Result>(call: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
     this.signal.throwIfAborted();
