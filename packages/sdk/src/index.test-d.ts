@@ -1,0 +1,154 @@
+import {
+  type Client,
+  ConclaveError,
+  type DeleteResult,
+  del,
+  type Feed,
+  get,
+  isConclaveError,
+  type KeyValue,
+  key,
+  type ListResult,
+  list,
+  type Namespace,
+  type PutOperation,
+  type PutResult,
+  prefix,
+  put,
+  txn,
+  type WatchCreated,
+  type WatchEvent,
+  type WatchProgress,
+} from '@conclave/sdk';
+import { firstValueFrom, map, type Observable } from 'rxjs';
+
+/** Fails to compile unless the two types are the same. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+function same<A, B>(_proof: Same<A, B>): void {}
+
+declare const client: Client;
+
+export async function transactions(): Promise<void> {
+  // The example of the brief: as the conditions may not hold, each position may be empty.
+  const [stock, order] = await client
+    .txn()
+    .if(key('stock/42').value.equals('1'))
+    .then(put('stock/42', '0'), put('order/7', 'item 42'))
+    .commit();
+  same<typeof stock, PutResult | undefined>(true);
+  same<typeof order, PutResult | undefined>(true);
+
+  const result = await client
+    .txn()
+    .then(put('a', ''), get('b'), list(prefix('c')), del('d'))
+    .else(get('a'))
+    .commit();
+  if (result.succeeded) {
+    const [a, b, c, d] = result;
+    same<typeof a, PutResult>(true);
+    same<typeof b, KeyValue | undefined>(true);
+    same<typeof c, ListResult>(true);
+    same<typeof d, DeleteResult>(true);
+    same<typeof result.responses, readonly [PutResult, KeyValue | undefined, ListResult, DeleteResult]>(true);
+    // @ts-expect-error there is no fifth operation
+    result.responses[4];
+  } else {
+    const [a] = result;
+    same<typeof a, KeyValue | undefined>(true);
+    same<typeof result.responses, readonly [KeyValue | undefined]>(true);
+  }
+  same<typeof result.revision, bigint>(true);
+
+  const { succeeded, responses } = await client.txn().then(put('a', '')).else(del('a')).commit();
+  if (succeeded) same<(typeof responses)[0], PutResult>(true);
+  else same<(typeof responses)[0], DeleteResult>(true);
+
+  const nested = await client
+    .txn()
+    .then(txn().if(key('x').exists()).then(put('y', '')).else(get('z'), get('w')))
+    .commit();
+  if (nested.succeeded) {
+    const [inner] = nested;
+    if (inner.succeeded) same<(typeof inner)[0], PutResult>(true);
+    else same<(typeof inner)[1], KeyValue | undefined>(true);
+  }
+
+  const many: PutOperation[] = [];
+  const written = await client
+    .txn()
+    .then(...many)
+    .commit();
+  if (written.succeeded) for (const one of written) same<typeof one, PutResult>(true);
+
+  // @ts-expect-error a builder is not a result
+  const never: { succeeded: boolean } = client.txn();
+  void never;
+  // @ts-expect-error a condition is no operation
+  client.txn().then(key('a').exists());
+}
+
+export async function watches(): Promise<void> {
+  const plain = client.watch(prefix('config/'));
+  same<typeof plain, Feed<WatchEvent>>(true);
+  const observable: Observable<WatchEvent> = plain;
+  void observable;
+  same<string, Awaited<ReturnType<typeof firstKey>>>(true);
+  async function firstKey(): Promise<string> {
+    return firstValueFrom(plain.pipe(map((event) => event.key)));
+  }
+  for await (const event of plain) same<typeof event, WatchEvent>(true);
+
+  same<Emitted<ReturnType<typeof withProgress>>, WatchEvent | WatchProgress>(true);
+  function withProgress() {
+    return client.watch('k', { progressNotify: true, startRevision: 5n });
+  }
+  const notified = client.watch('k', { notifyCreated: true, prevKv: true });
+  same<Emitted<typeof notified>, WatchEvent | WatchCreated>(true);
+  const silent = client.watch('k', { progressNotify: false });
+  same<Emitted<typeof silent>, WatchEvent>(true);
+  const perhaps = client.watch('k', { progressNotify: Boolean(1) });
+  same<Emitted<typeof perhaps>, WatchEvent | WatchProgress>(true);
+}
+
+type Emitted<T> = T extends Feed<infer Value> ? Value : never;
+
+export async function leases(): Promise<void> {
+  await using lease = await client.lease.grant({ ttlSeconds: 10 });
+  await client.put('k', 'v', { lease });
+  await client.put('k', 'v', { lease: lease.id });
+  same<typeof lease.id, bigint>(true);
+  same<typeof lease.signal, AbortSignal>(true);
+  // @ts-expect-error a lease must last
+  await client.lease.grant({});
+}
+
+export async function values(): Promise<void> {
+  const { value } = (await client.get('greeting'))!;
+  same<typeof value, string>(true);
+  const stored = await client.get('k', { revision: 5n });
+  same<typeof stored, KeyValue | undefined>(true);
+  // @ts-expect-error what is read cannot be sorted
+  await client.get('k', { sort: { by: 'key' } });
+  // @ts-expect-error keys are text or bytes
+  await client.put(42, 'v');
+}
+
+export function namespaces(): void {
+  const view: Namespace = client.namespace('app/');
+  // @ts-expect-error closing is for the client
+  view.close();
+  const also: Namespace = client;
+  void also;
+}
+
+export function errors(error: unknown): void {
+  if (isConclaveError(error, 'compacted')) {
+    same<typeof error.code, 'compacted'>(true);
+    same<NonNullable<typeof error.details>['compactRevision'], bigint | undefined>(true);
+  }
+  if (isConclaveError(error)) same<typeof error, ConclaveError<string>>(true);
+  // Packages built on this one have codes of their own.
+  new ConclaveError({ code: 'lock-lost', message: '', outcome: 'not-applied' });
+  // @ts-expect-error the outcome must be said
+  new ConclaveError({ code: 'lock-lost', message: '' });
+}
