@@ -55,3 +55,8 @@ export interface Change {
 export type Table = 'log' | 'head' | 'past' | 'leases' | 'leaseKeys' | 'meta';
 
 export const tables: readonly Table[] = ['log', 'head', 'past', 'leases', 'leaseKeys', 'meta'];
+
+/** Every engine refuses the empty key, as one of them must. */
+export function checkKey(table: Table, key: Uint8Array): void {
+  if (key.length === 0) throw new Error(`table ${table}: a row needs a key`);
+}

@@ -1,5 +1,5 @@
 import type { Change, Table } from './backend.ts';
-import { tables } from './backend.ts';
+import { checkKey, tables } from './backend.ts';
 import { checksumBytes, deleteFlag, longFlag, rowHeaderBytes } from './lmdb-writer.ts';
 import { isLong } from './long-keys.ts';
 
@@ -10,21 +10,21 @@ import { isLong } from './long-keys.ts';
 export class ChunkPacker {
   readonly #changes: Iterator<Change>;
   readonly #file: (key: Uint8Array) => Uint8Array;
-  #next: IteratorResult<Change>;
+  #next: IteratorResult<Change> | undefined;
 
   /** @param file the stored form of a long key. */
   constructor(changes: Iterable<Change>, file: (key: Uint8Array) => Uint8Array) {
     this.#changes = changes[Symbol.iterator]();
     this.#file = file;
-    this.#next = this.#changes.next();
   }
 
   get isDone(): boolean {
-    return this.#next.done === true;
+    return this.#next?.done === true;
   }
 
   /** The next rows, at least one if any is left. */
   next(): ArrayBuffer {
+    this.#next ??= this.#changes.next();
     const rows: PackedRow[] = [];
     let length = 0;
     while (!this.#next.done && rows.length < chunkRowsMax && length < chunkBytesMax) {
@@ -39,7 +39,7 @@ export class ChunkPacker {
   }
 
   #row({ table, key, value }: Change): PackedRow {
-    if (key.length === 0) throw new Error(`table ${table}: a row needs a key`);
+    checkKey(table, key);
     const long = isLong(key);
     const wholeKey = long ? key : undefined;
     const valueBytes = value === undefined ? 0 : value.length;

@@ -31,7 +31,7 @@ export class LmdbTable {
 
   *scan(start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions): Generator<Row, undefined> {
     let left = options.limit ?? Number.POSITIVE_INFINITY;
-    if (left <= 0) return;
+    if (left <= 0 || end?.length === 0) return;
     // Only a long bound falls into a bucket, where the stored bounds are too wide.
     const from = isLong(start) ? start : undefined;
     const to = end !== undefined && isLong(end) ? end : undefined;

@@ -36,6 +36,9 @@ export class LmdbBackend implements Backend {
   readonly #tables = new Map<Table, LmdbTable>();
   #writer: Worker | undefined;
   #pending: PendingCommit | undefined;
+  /** Resolves when no commit is under way. */
+  #idle: Promise<void> = Promise.resolve();
+  #failure: Error | undefined;
   #isClosed = false;
   #bytesInUse: number | undefined;
 
@@ -50,10 +53,7 @@ export class LmdbBackend implements Backend {
     const isNew = !existsSync(this.#file);
     mkdirSync(this.#path, { recursive: true, mode: 0o700 });
     this.#root = readingLmdb(() => open<Buffer, Uint8Array>(this.#path, this.#options));
-    for (const name of tables) {
-      const store = readingLmdb(() => this.#root.openDB<Buffer, Uint8Array>({ name, ...encodings }));
-      this.#tables.set(name, new LmdbTable(name, store, this.#digest));
-    }
+    this.#openTables();
     // The engine syncs the file and not the folder that names it: without this a power cut could take the whole file away.
     if (isNew) for (const folder of [this.#path, dirname(this.#path)]) syncFolder(folder);
   }
@@ -76,10 +76,12 @@ export class LmdbBackend implements Backend {
     const done = new Promise<void>((resolve, reject) => {
       this.#pending = { resolve, reject };
     });
+    this.#idle = done.catch(() => {
+      // Told to whoever asked for the commit; here only its end matters.
+    });
     // An idle writer does not keep the process alive, one that somebody waits for does.
     writer.ref();
-    const packer = new ChunkPacker(changes.rows, (key) => filedKey(key, this.#digest));
-    this.#sendChunks(writer, packer);
+    this.#sendChunks(writer, new ChunkPacker(changes.rows, (key) => filedKey(key, this.#digest)));
     await done;
   }
 
@@ -91,8 +93,21 @@ export class LmdbBackend implements Backend {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    await this.#idle;
     await this.#stopWriter();
     await this.#root.close();
+  }
+
+  #openTables(): void {
+    try {
+      for (const name of tables) {
+        const store = readingLmdb(() => this.#root.openDB<Buffer, Uint8Array>({ name, ...encodings }));
+        this.#tables.set(name, new LmdbTable(name, store, this.#digest));
+      }
+    } catch (error) {
+      void this.#root.close();
+      throw error;
+    }
   }
 
   #table(table: Table): LmdbTable {
@@ -101,6 +116,8 @@ export class LmdbBackend implements Backend {
 
   #checkIdle(): void {
     if (this.#isClosed) throw new Error('the backend is closed');
+    // What the file holds after a failed commit is not known: the kernel may have dropped pages it could not write.
+    if (this.#failure !== undefined) throw new Error('an earlier commit has failed', { cause: this.#failure });
     if (this.#pending !== undefined) throw new Error('a commit is under way');
     for (const [name, table] of this.#tables) {
       if (table.openScans > 0)
@@ -110,10 +127,15 @@ export class LmdbBackend implements Backend {
 
   /** One slice a turn, all of them one transaction: the writer begins it when it has the last. */
   #sendChunks(writer: Worker, packer: ChunkPacker): void {
-    const chunk = packer.next();
-    const request: WriterRequest = { kind: 'chunk', chunk, isLast: packer.isDone };
-    writer.postMessage(request, [chunk]);
-    if (!packer.isDone) this.#runtime.endOfTurn(() => this.#sendChunks(writer, packer));
+    if (this.#pending === undefined) return;
+    try {
+      const chunk = packer.next();
+      const request: WriterRequest = { kind: 'chunk', chunk, isLast: packer.isDone };
+      writer.postMessage(request, [chunk]);
+      if (!packer.isDone) this.#runtime.endOfTurn(() => this.#sendChunks(writer, packer));
+    } catch (cause) {
+      this.#settle(new Error('the changes could not be handed to the writer', { cause }));
+    }
   }
 
   #startedWriter(): Worker {
@@ -132,10 +154,11 @@ export class LmdbBackend implements Backend {
     const pending = this.#pending;
     if (pending === undefined) return;
     this.#pending = undefined;
+    this.#failure = error;
     this.#writer?.unref();
     this.#bytesInUse = undefined;
     // This turn may have begun to read before the commit: what is read from now on must see it.
-    if (!this.#isClosed) this.#root.resetReadTxn();
+    this.#root.resetReadTxn();
     if (error === undefined) pending.resolve();
     else pending.reject(error);
   }

@@ -1,4 +1,4 @@
-import { type Backend, type Changes, type Row, type ScanOptions, type Table, tables } from './backend.ts';
+import { type Backend, type Changes, checkKey, type Row, type ScanOptions, type Table, tables } from './backend.ts';
 import { OrderedRows } from './ordered-rows.ts';
 
 /** The twin of the LMDB backend for members without a data dir and for simulation: the same answers, gone with the object. */
@@ -25,13 +25,13 @@ export class MemoryBackend implements Backend {
   }
 
   /** All changes at once, before it returns: a crash in simulation finds a commit whole or not at all. */
-  commit(changes: Changes): Promise<void> {
+  async commit(changes: Changes): Promise<void> {
     for (const { table, key, value } of changes.rows) {
+      checkKey(table, key);
       const rows = this.#rows(table);
       if (value === undefined) this.#bytes -= rows.delete(key);
       else this.#bytes += rows.set(key, value);
     }
-    return Promise.resolve();
   }
 
   size(): { readonly total: number; readonly inUse: number } {
