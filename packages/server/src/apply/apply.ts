@@ -64,6 +64,7 @@ export class Applier {
   readonly #store: Store;
   readonly #mvcc: Mvcc;
   readonly #leases: LeaseTable;
+  #onCompaction: (() => void) | undefined;
   #appliedIndex: number;
   #appliedTerm: number;
 
@@ -147,6 +148,16 @@ export class Applier {
     return isDone;
   }
 
+  /** Whether nothing is left for {@link compactStep}. */
+  get isCompacted(): boolean {
+    return this.#mvcc.isCompacted;
+  }
+
+  /** Calls back, from inside apply, with each compaction that leaves something for {@link compactStep}. At most one listener. */
+  onCompaction(listener: () => void): void {
+    this.#onCompaction = listener;
+  }
+
   #begin(index: number, term: number): void {
     if (index !== this.#appliedIndex + 1) throw new Error(`entry ${index} after entry ${this.#appliedIndex}`);
     if (term < this.#appliedTerm) throw new Error(`entry ${index} of term ${term} after term ${this.#appliedTerm}`);
@@ -225,6 +236,7 @@ export class Applier {
 
   #compact(request: CompactionRequest): CompactionResponse {
     this.#mvcc.compact(request.revision);
+    this.#onCompaction?.();
     return CompactionResponse.create({ header: { revision: this.#mvcc.revision } });
   }
 
