@@ -1,0 +1,84 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { EventQueue } from './event-queue.ts';
+
+function recordingSource() {
+  const log: string[] = [];
+  return { log, pause: () => void log.push('pause'), resume: () => void log.push('resume'), cancel: () => void log.push('cancel') };
+}
+
+describe('an event queue', () => {
+  test('gives out values in order, however pushes and pulls interleave', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.boolean(), { maxLength: 400 }), fc.integer({ min: 1, max: 50 }), async (steps, max) => {
+        const queue = new EventQueue<number>(max);
+        queue.attach(recordingSource());
+        const pulled: Promise<IteratorResult<number, undefined>>[] = [];
+        let pushed = 0;
+        for (const isPush of steps) {
+          if (isPush) queue.push(pushed++);
+          else pulled.push(queue.next());
+        }
+        queue.end();
+        while (pulled.length < pushed + 1) pulled.push(queue.next());
+        const values = (await Promise.all(pulled)).filter(({ done }) => done !== true).map(({ value }) => value);
+        expect(values).toEqual(Array.from({ length: pushed }, (_, at) => at));
+      }),
+    );
+  });
+
+  test('holds the source back when full, and lets it go on when half empty', async () => {
+    const source = recordingSource();
+    const queue = new EventQueue<number>(4);
+    queue.attach(source);
+    for (let n = 0; n < 6; n++) queue.push(n);
+    expect(source.log).toEqual(['pause']);
+    for (let n = 0; n < 3; n++) await queue.next();
+    expect(source.log).toEqual(['pause']);
+    await queue.next();
+    expect(source.log).toEqual(['pause', 'resume']);
+  });
+
+  test('holds back a source that filled it before it was attached', () => {
+    const source = recordingSource();
+    const queue = new EventQueue<number>(1);
+    queue.push(1);
+    queue.attach(source);
+    expect(source.log).toEqual(['pause']);
+  });
+
+  test('cancels a source that ended before it was attached', () => {
+    const source = recordingSource();
+    const queue = new EventQueue<number>(1);
+    queue.end();
+    queue.attach(source);
+    expect(source.log).toEqual(['cancel']);
+  });
+
+  test('tells an error once, after what came before it', async () => {
+    const queue = new EventQueue<number>(4);
+    queue.push(1);
+    queue.end({ error: new Error('over') });
+    queue.push(2);
+    expect(await queue.next()).toEqual({ done: false, value: 1 });
+    await expect(queue.next()).rejects.toThrow('over');
+    expect(await queue.next()).toEqual({ done: true, value: undefined });
+  });
+
+  test('tells an error to the first that waits', async () => {
+    const queue = new EventQueue<number>(4);
+    const waiting = Promise.allSettled([queue.next(), queue.next()]);
+    queue.end({ error: new Error('over') });
+    expect(await waiting).toMatchObject([{ status: 'rejected' }, { status: 'fulfilled', value: { done: true } }]);
+  });
+
+  test('cancels the source when it is left', async () => {
+    const source = recordingSource();
+    const queue = new EventQueue<number>(4);
+    queue.attach(source);
+    queue.push(1);
+    await queue.return();
+    expect(source.log).toEqual(['cancel']);
+    expect(await queue.next()).toEqual({ done: true, value: undefined });
+  });
+});
