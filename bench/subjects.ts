@@ -1,0 +1,65 @@
+import { lock } from '@conclave/recipes';
+import { connect, key, type Lease, prefix, put } from '@conclave/sdk';
+import { Etcd3 } from 'etcd3';
+import type { Subject } from './workload.ts';
+
+export type SubjectName = 'sdk' | 'etcd3';
+
+export function openSubject(name: SubjectName, address: string): Promise<Subject> {
+  return name === 'sdk' ? openSdk(address) : openEtcd3(address);
+}
+
+async function openSdk(address: string): Promise<Subject> {
+  const client = await connect({ endpoints: address });
+  const leases: Lease[] = [];
+  return {
+    put: (name, value) => client.put(name, value),
+    get: (name, serializable) => client.get(name, { serializable }),
+    txn: (name, value) => client.txn().if(key(name).version.equals(-1)).else(put(name, value)).commit(),
+    async watch(start, onEvent) {
+      let created: () => void = () => undefined;
+      const ready = new Promise<void>((resolve) => {
+        created = resolve;
+      });
+      const subscription = client.watch(prefix(start), { notifyCreated: true }).subscribe({
+        next: (event) => (event.type === 'created' ? created() : onEvent()),
+      });
+      await ready;
+      return async () => subscription.unsubscribe();
+    },
+    async lockPair(name) {
+      await (await lock(client, name)).release();
+    },
+    async contendedPair(name) {
+      // One lease a contender, as a service would have it.
+      const lease = leases.pop() ?? (await client.lease.grant({ ttlSeconds: 60 }));
+      await (await lock(client, name, { lease })).release();
+      leases.push(lease);
+    },
+    async [Symbol.asyncDispose]() {
+      for (const lease of leases) await lease.revoke();
+      await client.close();
+    },
+  };
+}
+
+async function openEtcd3(address: string): Promise<Subject> {
+  const client = new Etcd3({ hosts: `http://${address}` });
+  return {
+    put: (name, value) => client.put(name).value(value).exec(),
+    get: (name, serializable) => (serializable ? client.get(name).serializable(true).exec() : client.get(name).exec()),
+    txn: (name, value) => client.if(name, 'Version', '==', -1).else(client.put(name).value(value)).commit(),
+    async watch(start, onEvent) {
+      const watcher = await client.watch().prefix(start).create();
+      watcher.on('put', onEvent);
+      return () => watcher.cancel();
+    },
+    async lockPair(name) {
+      await (await client.lock(name).ttl(10).acquire()).release();
+    },
+    contendedPair: undefined,
+    async [Symbol.asyncDispose]() {
+      client.close();
+    },
+  };
+}
