@@ -1,0 +1,27 @@
+import type { Case } from '../case.ts';
+import { compactCases } from './compact.ts';
+import { deleteRangeCases } from './delete-range.ts';
+import { headerCases } from './header.ts';
+import { putCases } from './put.ts';
+import { rangeCases } from './range.ts';
+import { txnCases } from './txn.ts';
+import { txnCompareCases } from './txn-compare.ts';
+import { watchCases } from './watch.ts';
+
+/** The suite, in the order of etcd's API. */
+export const cases: readonly Case[] = [
+  ...headerCases,
+  ...rangeCases,
+  ...putCases,
+  ...deleteRangeCases,
+  ...txnCases,
+  ...txnCompareCases,
+  ...compactCases,
+  ...watchCases,
+];
+
+const names = new Set<string>();
+for (const { name } of cases) {
+  if (names.has(name)) throw new Error(`two cases are called: ${name}`);
+  names.add(name);
+}
