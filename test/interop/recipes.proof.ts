@@ -19,8 +19,11 @@ class Tool {
       stdio: ['ignore', 'pipe', 'pipe'],
       env,
     });
-    for (const pipe of [this.#process.stdout, this.#process.stderr])
-      pipe?.on('data', (chunk: Buffer) => void (this.output += chunk.toString()));
+    const onOutput = (chunk: Buffer): void => {
+      this.output += chunk.toString();
+    };
+    this.#process.stdout?.on('data', onOutput);
+    this.#process.stderr?.on('data', onOutput);
   }
 
   async prints(text: string): Promise<void> {
