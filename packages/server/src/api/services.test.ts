@@ -22,6 +22,7 @@ import { type Applied, Applier } from '../apply/apply.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
 import { Mvcc } from '../mvcc/mvcc.ts';
 import { WatchHub } from '../mvcc/watch/watch-hub.ts';
+import type { WatchStream } from '../mvcc/watch/watch-stream.ts';
 import { Replica } from '../replica/replica.ts';
 import { BufferedStore } from '../storage/backend/buffered-store.ts';
 import { MemoryBackend } from '../storage/backend/memory.ts';
@@ -79,11 +80,15 @@ class World {
   readonly applier: Applier;
   readonly replica: Replica<Applied>;
   readonly routes: Routes;
+  readonly #hub: WatchHub;
   readonly #net = loopback({ runtime: this.runtime });
   /** What the replica says of itself and the barrier, when the test wants it otherwise. */
   hasLeader = true;
   barrierError: Parameters<Parameters<ServedMember['replica']['readBarrier']>[0]>[0];
   finishCompaction: () => void = () => {};
+  /** What a proposal comes to instead of being made. */
+  outcome: Applied | undefined;
+  openWatchStreams = 0;
 
   constructor() {
     const { runtime } = this;
@@ -104,6 +109,8 @@ class World {
       leases: this.leases,
       fatal,
     });
+    const header = (revision: number) => ({ clusterId, memberId, revision, raftTerm: this.replica.term });
+    this.#hub = new WatchHub({ source: this.mvcc, runtime, header });
     this.routes = createRoutes(this.#served(store));
     this.#net.serve('member', this.routes);
     this.replica.start();
@@ -119,7 +126,10 @@ class World {
       memberId,
       replica: {
         leases: replica.leases,
-        propose: (kind, body, options) => replica.propose(kind, body, options),
+        propose: (kind, body, options) => {
+          const { outcome } = this;
+          return outcome === undefined ? replica.propose(kind, body, options) : Promise.resolve(outcome);
+        },
         readBarrier: (done) => {
           if (barrierError() === undefined) replica.readBarrier(done);
           else runtime.endOfTurn(() => done(barrierError()));
@@ -140,7 +150,7 @@ class World {
       mvcc,
       applier,
       leases,
-      watches: new WatchHub({ source: mvcc, runtime, header: (revision) => ({ clusterId, memberId, revision, raftTerm: replica.term }) }),
+      watches: { open: (write) => this.#openWatches(write) },
       members: () => [{ id: memberId, name: 'one', peerUrls: ['http://peer'], clientUrls: ['http://client'], isLearner: false }],
       databaseSize: () => store.size(),
       compactionDone: () =>
@@ -149,6 +159,17 @@ class World {
         }),
       limits: { maxTxnOps: 128, maxRequestBytes: 2000, quotaBytes: 0, electionTimeoutMs: 1000 },
     };
+  }
+
+  #openWatches(write: (response: Uint8Array) => boolean): WatchStream {
+    const stream = this.#hub.open(write);
+    const close = stream.close.bind(stream);
+    this.openWatchStreams++;
+    stream.close = () => {
+      this.openWatchStreams--;
+      close();
+    };
+    return stream;
   }
 
   /** Makes a unary call; does not wait for its end. */
@@ -385,6 +406,14 @@ describe('KV', () => {
     expect((await world.call(put, { key }, { metadata: { hasleader: 'false' } })).end.code).toBe(0);
   });
 
+  test('a refusal at apply is certain, and says so where its status would leave it open', async () => {
+    world.outcome = { kind: 'failed', error: new StatusError(14, 'etcdserver: leader changed') };
+    const { end } = await world.call(put, { key });
+    expect([end.code, end.message, end.trailer('conclave-outcome')]).toEqual([14, 'etcdserver: leader changed', 'not-applied']);
+    world.outcome = { kind: 'failed', error: new StatusError(5, 'etcdserver: requested lease not found') };
+    expect((await world.call(put, { key })).end.trailer('conclave-outcome')).toBeUndefined();
+  });
+
   describe('RangeStream', () => {
     async function chunks(request: Init<Parameters<typeof rangeStream.input.create>[0]>) {
       const caller = world.open(rangeStream);
@@ -420,6 +449,21 @@ describe('KV', () => {
       expect(kvs).toHaveLength(40);
       expect(kvs.every(({ value }) => value.length === 0)).toBe(true);
       expect(caller.received.at(-1)?.rangeResponse?.header?.revision).toBe(41);
+    });
+
+    test('reads no further than its caller, and gives up with it', async () => {
+      for (let n = 0; n < 100; n++) await world.put(`k${n}`, 'x'.repeat(1500));
+      const caller = world.open(rangeStream);
+      caller.stream.pause();
+      caller.stream.write(rangeStream.input.encode(all));
+      await world.runtime.advance(0);
+      await world.ask(compact, { revision: await world.put('k0') });
+      // Compaction takes nothing out while the read under way may need it.
+      const compactsAway = () => [1, 2, 3, 4].some(() => world.mvcc.compactStep(1_000_000));
+      expect(compactsAway()).toBe(false);
+      caller.stream.cancel();
+      await world.runtime.advance(0);
+      expect(compactsAway()).toBe(true);
     });
 
     test('honours limit and count_only', async () => {
@@ -536,8 +580,16 @@ describe('Watch', () => {
     caller.stream.write(Uint8Array.of(0x0a, 5, 1));
     await caller.settle();
     expect(caller.end?.code).toBe(13);
-    await world.put('a');
-    expect(await caller.settle()).toEqual([]);
+    expect(world.openWatchStreams).toBe(0);
+  });
+
+  test('a caller that is gone leaves nothing behind', async () => {
+    const caller = world.open(watch);
+    await caller.send({ createRequest: { key } });
+    expect(world.openWatchStreams).toBe(1);
+    caller.stream.cancel();
+    await caller.settle();
+    expect(world.openWatchStreams).toBe(0);
   });
 
   test('a caller that wants a leader is refused without one, and let go when there is none for three election timeouts', async () => {

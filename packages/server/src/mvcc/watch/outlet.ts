@@ -91,7 +91,7 @@ export class Outlet {
   #hold(recipient: Recipient, bodies: readonly ResponseBody[]): boolean {
     if (this.#heldBytes >= this.#maxHeldBytes) return false;
     const last = this.#held.at(-1);
-    if (last?.bodies === bodies && last.body === 0) {
+    if (last?.bodies === bodies) {
       last.recipients.push(recipient);
       this.#heldBytes += recipientCost;
     } else {

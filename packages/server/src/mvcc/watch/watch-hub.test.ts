@@ -65,20 +65,28 @@ interface Version {
   readonly kv: Uint8Array;
 }
 
-/** History in an array. Reading it takes `msPerRead` of the runtime's time, so that slices end early. */
+/** How reading history goes: what each read takes of the runtime's time, and how many revisions it gives at most. So slices end early. */
+interface ReadPace {
+  readonly msPerRead: number;
+  readonly revisionsPerRead: number;
+}
+
+const atOnce: ReadPace = { msPerRead: 0, revisionsPerRead: Number.POSITIVE_INFINITY };
+
+/** History in an array. */
 class ArrayStore implements WatchSource {
   revision = 1;
   compactRevision = -1;
   /** Nothing is ever taken out of here: tests compare with it. */
   readonly history: RevisionEvents[] = [];
   readonly #runtime: StillRuntime;
-  readonly #msPerRead: number;
+  readonly #pace: ReadPace;
   readonly #versions = new Map<string, Version[]>();
   readonly #listeners = new Set<(changes: RevisionEvents) => void>();
 
-  constructor(runtime: StillRuntime, msPerRead = 0) {
+  constructor(runtime: StillRuntime, pace: ReadPace) {
     this.#runtime = runtime;
-    this.#msPerRead = msPerRead;
+    this.#pace = pace;
   }
 
   onApplied(listener: (changes: RevisionEvents) => void): () => void {
@@ -115,11 +123,12 @@ class ArrayStore implements WatchSource {
 
   eventsFrom(start: number, bounds: { readonly maxRevisions: number; readonly maxBytes: number }): readonly RevisionEvents[] {
     if (start < this.compactRevision) throw new Error('asked for compacted history');
-    this.#runtime.now += this.#msPerRead;
+    this.#runtime.now += this.#pace.msPerRead;
+    const maxRevisions = Math.min(bounds.maxRevisions, this.#pace.revisionsPerRead);
     const found = this.history.slice(Math.max(0, start - 2)).filter(({ revision }) => revision >= start);
     let size = 0;
     const kept = found.findIndex(({ events }, at) => {
-      const full = at >= bounds.maxRevisions || (at > 0 && size >= bounds.maxBytes);
+      const full = at >= maxRevisions || (at > 0 && size >= bounds.maxBytes);
       size += events.reduce((sum, event) => sum + event.kv.length, 0);
       return full;
     });
@@ -195,10 +204,10 @@ function inShort(response: WatchResponse): string {
   return [`${watchId}/${header?.revision}`, ...flags, ...changes].filter((part) => part !== '').join(' ');
 }
 
-function world(options: Partial<WatchHubOptions> & { msPerRead?: number } = {}) {
-  const { msPerRead, ...rest } = options;
+function world(options: Partial<WatchHubOptions> & Partial<ReadPace> = {}) {
+  const { msPerRead, revisionsPerRead, ...rest } = { ...atOnce, ...options };
   const runtime = new StillRuntime();
-  const store = new ArrayStore(runtime, msPerRead);
+  const store = new ArrayStore(runtime, { msPerRead, revisionsPerRead });
   const header = (revision: number) => ({ clusterId: 1n, memberId: 2n, revision, raftTerm: 3 });
   const hub = new WatchHub({ source: store, runtime, header, ...rest });
   return { runtime, store, hub, caller: () => new Caller(hub) };
@@ -293,9 +302,10 @@ describe('live events', () => {
     const { create, take } = bound(caller());
     create({ key: bytes('a'), rangeEnd: bytes('\0') });
     const value = 'x'.repeat(600 * 1024);
-    for (let n = 0; n < 4; n++) store.write({ a: value, b: value });
+    for (let n = 0; n < 3; n++) store.write({ a: value, b: value, c: value });
+    store.write({ a: 'small' });
     runtime.settle();
-    expect(take()).toEqual(['0/2 +a@2 +b@2', '0/3 +a@3 +b@3', '0/4 +a@4 +b@4', '0/5 +a@5 +b@5']);
+    expect(take()).toEqual(['0/2 +a@2 +b@2 +c@2', '0/3 +a@3 +b@3 +c@3', '0/4 +a@4 +b@4 +c@4', '0/5 +a@5']);
   });
 });
 
@@ -442,6 +452,36 @@ describe('ids and refusals', () => {
     it.drain();
     runtime.settle();
     expect(it.take()).toEqual(['1/2 +a@2', '1/3 +a@3', '1/4 +a@4']);
+  });
+
+  test('the end of one watch leaves others of the same keys alone', () => {
+    const { runtime, store, caller } = world();
+    const { create, take, stream } = bound(caller());
+    for (const rangeEnd of ['', 'b']) {
+      create({ key: bytes('a'), rangeEnd: bytes(rangeEnd) });
+      create({ key: bytes('a'), rangeEnd: bytes(rangeEnd), prevKv: true });
+    }
+    stream.cancel(0n);
+    stream.cancel(2n);
+    store.put('a');
+    runtime.settle();
+    expect(take().sort()).toEqual(['1/2 +a@2', '3/2 +a@2']);
+  });
+
+  test('a stream that ends while it is written to ends alone', () => {
+    const { runtime, store, hub, caller } = world();
+    for (let n = 0; n < 5; n++) store.put('a');
+    const brittle: WatchStream = hub.open(() => {
+      brittle.close();
+      return false;
+    });
+    const it = caller();
+    for (const startRevision of [2, 3, 0]) brittle.create({ ...plainRequest, key: bytes('a'), startRevision });
+    it.create({ key: bytes('a'), startRevision: 5 });
+    runtime.settle();
+    store.put('a');
+    runtime.settle();
+    expect(it.take()).toEqual(['0/6 +a@5 +a@6', '0/7 +a@7']);
   });
 
   test('a closed stream gets nothing more and leaves nothing behind', () => {
@@ -770,10 +810,11 @@ function validatePrev(store: ArrayStore, request: WatchCreateRequest, event: Wat
 }
 
 test('whatever happens, every watch gets everything it asked for, in order and once, or is told that it is compacted', () => {
+  const pace = fc.record({ msPerRead: fc.constantFrom(0, 0.7, 3), revisionsPerRead: fc.constantFrom(1, 4, 100) });
   const bounds = fc.record({ maxHeldBytes: fc.constantFrom(1, 200, 5000), fragmentBytes: fc.constantFrom(60, 200, 5000) });
   fc.assert(
-    fc.property(bounds, fc.constantFrom(0, 0.7, 3), fc.array(commands, { minLength: 10, maxLength: 120 }), (options, msPerRead, script) => {
-      const { runtime, store, caller } = world({ ...options, msPerRead, progressIntervalMs: 1000 });
+    fc.property(bounds, pace, fc.array(commands, { minLength: 10, maxLength: 120 }), (options, reading, script) => {
+      const { runtime, store, caller } = world({ ...options, ...reading, progressIntervalMs: 1000 });
       const callers = [caller(), caller(), caller()];
       const watches = callers.map(() => new Map<bigint, Expected>());
       for (const command of script) run(command, { runtime, store, callers, watches });
@@ -790,7 +831,7 @@ test('whatever happens, every watch gets everything it asked for, in order and o
         }
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 600 },
   );
 });
 
