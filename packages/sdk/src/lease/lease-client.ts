@@ -75,10 +75,9 @@ export class LeaseRegistry implements LeaseHolder {
       const ttl = await this.#request(grantProcedure, { ttl: ttlSeconds, id }, attempt, options);
       return this.#hold(id, ttl, attempt.lastSentAt);
     } catch (error) {
-      // The id is ours alone, so that it can only be an earlier attempt whose answer was lost.
-      if (isConclaveError(error, 'lease-exists')) return await this.#adopt(id, attempt.firstSentAt, options);
-      // Granted or not, nobody will use it. Left alone it would only cost the server until its time is up.
-      if (attempt.wasSent && !this.#engine.isClosed) this.#revokeInBackground(id);
+      // The id was drawn for this grant, so that who has it is an earlier sending whose answer was lost. On the first it is somebody else's.
+      if (!isConclaveError(error, 'lease-exists')) this.#abandon(id, attempt);
+      else if (attempt.sendings > 1) return await this.#adopt(id, attempt.firstSentAt, options);
       throw error;
     }
   }
@@ -108,8 +107,18 @@ export class LeaseRegistry implements LeaseHolder {
   }
 
   async #adopt(id: bigint, provenAt: Instant, options: RequestOptions): Promise<Lease> {
-    const info = await this.#request(timeToLiveProcedure, { id }, noKeys, options);
-    return this.#hold(id, info?.grantedTtlSeconds ?? 0, provenAt);
+    try {
+      const info = await this.#request(timeToLiveProcedure, { id }, noKeys, options);
+      return this.#hold(id, info?.grantedTtlSeconds ?? 0, provenAt);
+    } catch (error) {
+      this.#revokeInBackground(id);
+      throw error;
+    }
+  }
+
+  /** Granted or not, nobody will use it. Left alone it would cost the server until its time is up. */
+  #abandon(id: bigint, attempt: GrantAttempt): void {
+    if (attempt.sendings > 0) this.#revokeInBackground(id);
   }
 
   #revokeInBackground(id: bigint): void {
@@ -181,13 +190,14 @@ class GrantAttempt {
   readonly #runtime: Runtime;
   #firstSentAt: Instant | undefined;
   #lastSentAt: Instant | undefined;
+  #sendings = 0;
 
   constructor(runtime: Runtime) {
     this.#runtime = runtime;
   }
 
-  get wasSent(): boolean {
-    return this.#firstSentAt !== undefined;
+  get sendings(): number {
+    return this.#sendings;
   }
 
   get firstSentAt(): Instant {
@@ -199,6 +209,7 @@ class GrantAttempt {
   }
 
   onSend(): void {
+    this.#sendings++;
     this.#lastSentAt = now(this.#runtime);
     this.#firstSentAt ??= this.#lastSentAt;
   }
