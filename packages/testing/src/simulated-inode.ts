@@ -3,18 +3,15 @@ import type { CrashPolicy } from './crash-policy.ts';
 const sectorBytes = 512;
 const blockBytes = 4096;
 
-/** Bytes that grow. */
+/** Bytes that grow. A copy shares them with its original until either is written to: most copies never are. */
 class Image {
   #bytes = new Uint8Array(0);
+  #isShared = false;
   size = 0;
 
   write(offset: number, bytes: Uint8Array): void {
     const end = offset + bytes.length;
-    if (end > this.#bytes.length) {
-      const larger = new Uint8Array(Math.max(end, this.#bytes.length * 2));
-      larger.set(this.#bytes.subarray(0, this.size));
-      this.#bytes = larger;
-    }
+    if (this.#isShared || end > this.#bytes.length) this.#reserve(end);
     this.#bytes.set(bytes, offset);
     this.size = Math.max(this.size, end);
   }
@@ -25,8 +22,18 @@ class Image {
 
   copy(): Image {
     const copy = new Image();
-    copy.write(0, this.#bytes.subarray(0, this.size));
+    copy.#bytes = this.#bytes;
+    copy.size = this.size;
+    copy.#isShared = true;
+    this.#isShared = true;
     return copy;
+  }
+
+  #reserve(end: number): void {
+    const own = new Uint8Array(end > this.#bytes.length ? Math.max(end, this.size * 2) : this.#bytes.length);
+    own.set(this.#bytes.subarray(0, this.size));
+    this.#bytes = own;
+    this.#isShared = false;
   }
 }
 
@@ -56,7 +63,8 @@ export class Inode {
   }
 
   write(offset: number, bytes: Uint8Array): void {
-    const write = { offset, bytes: bytes.slice() };
+    // Not slice(): of a Buffer that is a view, and the caller's bytes change after the flush.
+    const write = { offset, bytes: new Uint8Array(bytes) };
     this.#visible.write(offset, write.bytes);
     this.#unflushed.push(write);
   }

@@ -40,7 +40,7 @@ export class BatchWriter {
 
   begin(segSeq: number): void {
     // One huge batch must not hold on to its buffer for ever.
-    if (this.#arena.length > arenaBytes) this.#arena = Buffer.allocUnsafeSlow(arenaBytes);
+    if (this.#arena.length > keptArenaBytes) this.#arena = Buffer.allocUnsafeSlow(arenaBytes);
     this.#segSeq = segSeq;
     this.#batchSeq++;
     this.#length = 0;
@@ -77,4 +77,5 @@ export class BatchWriter {
   }
 }
 
-const arenaBytes = 256 * 1024;
+const arenaBytes = 64 * 1024;
+const keptArenaBytes = 1024 * 1024;

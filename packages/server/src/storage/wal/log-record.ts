@@ -42,7 +42,7 @@ export function parseLogRecord(header: RecordHeader, body: Buffer): LogRecord | 
     case 'confChange':
       return {
         kind: 'entry',
-        entry: { index, term, type: type === 'entry' ? 'normal' : 'confChange', data: Uint8Array.prototype.slice.call(body) },
+        entry: { index, term, type: type === 'entry' ? 'normal' : 'confChange', data: new Uint8Array(body) },
       };
     case 'hardState':
       return body.length === 8 ? { kind: 'hardState', hardState: { term, vote: body.readBigUInt64LE(0), commit: index } } : undefined;
