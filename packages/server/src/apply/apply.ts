@@ -364,7 +364,7 @@ function onlyRange({ requestRange }: RequestOp): RangeRequest {
 
 /** Storage's bytes are valid only until the loop goes on, and a response is sent later. */
 function ownKv(kv: Uint8Array): KeyValue {
-  return KeyValue.decode(kv.slice());
+  return KeyValue.decode(new Uint8Array(kv));
 }
 
 function rangeResponse(result: RangeResult, revision: number): RangeResponse {

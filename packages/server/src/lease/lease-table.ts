@@ -51,7 +51,7 @@ export class LeaseTable {
   /** The keys attached to a lease in bytewise order, in memory of their own. */
   keysOf(id: bigint): Uint8Array[] {
     const start = idBytes(id);
-    return Array.from(this.#store.scan('leaseKeys', start, after(start)), (row) => row.key.slice(idSize));
+    return Array.from(this.#store.scan('leaseKeys', start, after(start)), (row) => new Uint8Array(row.key.subarray(idSize)));
   }
 
   // ---- writes: apply only -----------------------------------------------------------------------------------------------------------

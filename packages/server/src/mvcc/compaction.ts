@@ -35,7 +35,8 @@ export class Compaction {
   constructor(store: Store, revisions: Revisions) {
     this.#store = store;
     this.#revisions = revisions;
-    this.#cursor = store.get('meta', cursorRow)?.slice();
+    const cursor = store.get('meta', cursorRow);
+    this.#cursor = cursor && new Uint8Array(cursor);
   }
 
   /** The compact revision as stored. */
@@ -54,7 +55,7 @@ export class Compaction {
     this.#revisions.compact(revision);
     this.#store.put('meta', compactedRow, logKey(revision, 0));
     // What the last compaction kept for standing at its own revision is looked at again, also when that one is still under way.
-    const cursorMain = this.#cursor === undefined ? before : Math.min(before, readLogKey(this.#cursor).main);
+    const cursorMain = this.#cursor === undefined ? before : readLogKey(this.#cursor).main;
     this.#moveTo(logKey(cursorMain, 0));
   }
 
@@ -111,7 +112,7 @@ export class Compaction {
     for (;;) {
       const [older] = this.#store.scan('past', pastAt(prefix, main - 1), pastAfter(prefix), { limit: 1 });
       if (older === undefined) return;
-      const key = older.key.slice();
+      const key = new Uint8Array(older.key);
       this.#store.delete('log', logKey(pastMainOf(key), pastSubOf(older.value)));
       this.#store.delete('past', key);
     }

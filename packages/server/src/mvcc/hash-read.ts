@@ -38,7 +38,7 @@ export class HashRead {
   #step(slicer: Slicer): boolean {
     for (const { key, value } of this.#store.scan('log', this.#cursor, logKey(this.#revision + 1, 0))) {
       if (slicer.isSpent()) {
-        this.#cursor = key.slice();
+        this.#cursor = new Uint8Array(key);
         return false;
       }
       // Only what compaction may not have got to yet needs the question asked; later rows all survive.

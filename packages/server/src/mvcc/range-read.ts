@@ -74,7 +74,7 @@ export class RangeRead {
 
   /** Makes what was read so far independent of storage. To be called before returning to the event loop. */
   keep(): void {
-    for (; this.#owned < this.#kvs.length; this.#owned++) this.#kvs[this.#owned] = (this.#kvs[this.#owned] as Uint8Array).slice();
+    for (; this.#owned < this.#kvs.length; this.#owned++) this.#kvs[this.#owned] = new Uint8Array(this.#kvs[this.#owned] as Uint8Array);
   }
 
   /** Whether as many KeyValues were collected. */
@@ -113,7 +113,7 @@ export class RangeRead {
     for (const row of this.#store.scan('head', start, this.#range.end)) {
       this.#take(row.value);
       if (!pause.isDue()) continue;
-      this.#last = row.key.slice();
+      this.#last = new Uint8Array(row.key);
       return false;
     }
     return true;
@@ -125,7 +125,7 @@ export class RangeRead {
     while (from !== undefined) {
       const scan = new PastScan(this.#store, this.revision, pause);
       if (!scan.run(from, end, (row) => this.#takePast(row))) {
-        this.#last = keyOfPrefix(scan.prefix).slice();
+        this.#last = keyOfPrefix(scan.prefix);
         return false;
       }
       from = scan.next;

@@ -62,7 +62,7 @@ export function pastAt(prefix: Uint8Array, main: number): Uint8Array {
 
 /** The lowest bytes above every row that begins with `prefix`. */
 export function pastAfter(prefix: Uint8Array): Uint8Array {
-  const bytes = prefix.slice();
+  const bytes = new Uint8Array(prefix);
   bytes[bytes.length - 1] = 1;
   return bytes;
 }
