@@ -1,3 +1,10 @@
-export type { Backend, Change, Changes, Row, ScanOptions, Table } from './storage/backend/backend.ts';
+export { type ConclaveServer, type ServerOptions, startServer } from './embed.ts';
+export { defaultSettings, type MemberSettings } from './limits.ts';
+export type { StoragePorts } from './member-storage.ts';
+export { type Backend, type Change, type Changes, type Row, type ScanOptions, type Table, tables } from './storage/backend/backend.ts';
 export type { StoreBounds } from './storage/backend/buffered-store.ts';
+export { MemoryBackend } from './storage/backend/memory.ts';
+export { StateCorruptionError } from './storage/backend/state-corruption-error.ts';
 export type { Disk, DiskCallback, DiskFile } from './storage/disk.ts';
+export { CorruptionError, StorageError, type StorageErrorCode } from './storage/storage-error.ts';
+export { conclaveVersion } from './version.ts';

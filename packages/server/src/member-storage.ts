@@ -1,0 +1,88 @@
+import { join } from 'node:path';
+import type { Runtime } from '@conclave/wire';
+import type { Fatal, Log, RecoveredLog } from './replica/ports.ts';
+import type { Backend } from './storage/backend/backend.ts';
+import { BufferedStore } from './storage/backend/buffered-store.ts';
+import { LmdbBackend } from './storage/backend/lmdb.ts';
+import { MemoryBackend } from './storage/backend/memory.ts';
+import type { Disk } from './storage/disk.ts';
+import { NodeDisk } from './storage/node-disk.ts';
+import { StorageError } from './storage/storage-error.ts';
+import { MemoryLog } from './storage/wal/memory-log.ts';
+import { type OpenedWal, openWal } from './storage/wal/open.ts';
+import type { Identity } from './storage/wal/segment.ts';
+
+export interface MemberStorageOptions {
+  readonly runtime: Runtime;
+  readonly fatal: Fatal;
+  /** Absent: everything in memory. */
+  readonly dataDir: string | undefined;
+  /** Who this member is when it has never been before. */
+  readonly founder: Identity;
+  readonly ports: StoragePorts;
+}
+
+/** Where tests put something between the member and its storage. */
+export interface StoragePorts {
+  /** The log's disk. With it the data dir is a path on that disk and nothing is locked. */
+  readonly disk?: Disk;
+  /** Gives the backend to use, given how to make the usual one. */
+  readonly backend?: (usual: () => Backend) => Backend;
+}
+
+/** All that a member keeps, opened: the log and the applied state, which belong together. */
+export interface MemberStorage {
+  readonly identity: Identity;
+  readonly log: Log;
+  readonly recovered: RecoveredLog;
+  readonly store: BufferedStore;
+  /** Flushes what is applied and closes everything but the log, which its user has closed before. */
+  close(): Promise<void>;
+}
+
+export function openMemberStorage(options: MemberStorageOptions): Promise<MemberStorage> {
+  return options.dataDir === undefined ? Promise.resolve(inMemory(options)) : onDisk(options, options.dataDir);
+}
+
+function inMemory({ runtime, fatal, founder, ports }: MemberStorageOptions): MemberStorage {
+  const usual = (): Backend => new MemoryBackend();
+  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal });
+  const recovered = { hardState: undefined, entries: [] };
+  return { identity: founder, log: new MemoryLog(), recovered, store, close: () => store.close() };
+}
+
+async function onDisk(options: MemberStorageOptions, dataDir: string): Promise<MemberStorage> {
+  const { runtime, fatal, ports } = options;
+  const nodeDisk = ports.disk === undefined ? new NodeDisk({ flush: 'inline' }) : undefined;
+  const disk = ports.disk ?? nodeDisk!;
+  await disk.makeDir(dataDir);
+  const usual = (): Backend => new LmdbBackend({ path: join(dataDir, 'state'), runtime });
+  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal });
+  const close = async (): Promise<void> => {
+    await store.close();
+    await nodeDisk?.close();
+  };
+  try {
+    const { wal, recovered } = await openLog(options, disk, join(dataDir, 'wal'), store.durableIndex);
+    return { identity: recovered.identity, log: wal, recovered, store, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The log knows whose it is. Only where there is none may this member be what it was told to be. */
+async function openLog(
+  { runtime, fatal, founder }: MemberStorageOptions,
+  disk: Disk,
+  dir: string,
+  appliedIndex: number,
+): Promise<OpenedWal> {
+  const open = (identity: Identity | undefined): Promise<OpenedWal> => openWal({ disk, dir, runtime, fatal, identity, appliedIndex });
+  try {
+    return await open(undefined);
+  } catch (error) {
+    if (!(error instanceof StorageError) || error.code !== 'wal-missing') throw error;
+    return await open(founder);
+  }
+}
