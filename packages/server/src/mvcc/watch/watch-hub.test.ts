@@ -793,7 +793,8 @@ function validate(store: ArrayStore, responses: readonly WatchResponse[], watch:
   }
   expect(open && watch.canceledAt === undefined, 'a fragment has an end').toBe(false);
   const all = [...wanted(store, watch, store.revision)];
-  const had = [...got];
+  // A cancel may come between two fragments; the rest of that revision is then not sent.
+  const had = [...got].slice(0, open ? -1 : undefined);
   expect(had, 'reliable').toEqual(all.slice(0, had.length));
   if (watch.canceledAt !== undefined) return;
   const missing = all[had.length]?.[0];
