@@ -187,6 +187,8 @@ export class Raft {
   /** Begins an election, if this member is a voter and may: the host need not wait for the timeout when it knows that nobody else can lead. */
   campaign(): void {
     if (this.#role === 'leader' || !this.#mayCampaign()) return;
+    // All it waits for is its own disk. Another term would only make that write worthless.
+    if (this.#role === 'candidate' && this.#isSoleVoter) return;
     if (this.#config.preVote) this.#becomePreCandidate();
     else this.#becomeCandidate(false);
   }

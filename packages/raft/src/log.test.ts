@@ -1,0 +1,145 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { RaftLog } from './log.ts';
+import type { Entry, StorageAppendResponse } from './types.ts';
+
+const data = new Uint8Array(1);
+const entry = (term: number, index: number): Entry => ({ term, index, type: 'normal', data });
+const start = { index: 0, term: 0 };
+
+/** A disk that works in order, one append at a time. */
+class Disk {
+  readonly #queue: { entries: readonly Entry[]; response: StorageAppendResponse }[] = [];
+  #entries: Entry[] = [];
+
+  write(entries: readonly Entry[], response: StorageAppendResponse): void {
+    this.#queue.push({ entries, response });
+  }
+
+  /** Makes the oldest append durable. */
+  flush(): StorageAppendResponse | undefined {
+    const next = this.#queue.shift();
+    if (!next) return undefined;
+    this.#entries = [...this.#entries.slice(0, next.entries[0]!.index - 1), ...next.entries];
+    return next.response;
+  }
+
+  /** Every state the disk can be in from now on, whenever the power goes. */
+  futures(): readonly (readonly Entry[])[] {
+    const states = [this.#entries];
+    for (const { entries } of this.#queue) states.push([...states.at(-1)!.slice(0, entries[0]!.index - 1), ...entries]);
+    return states;
+  }
+}
+
+describe('the log', () => {
+  it('calls durable only what no write under way can take from the disk again', () => {
+    // A leader of term t sends entries from `prev` on; how many are new, how many re-sent of older terms, is chance. Then writes and flushes.
+    const command = fc.oneof(
+      fc.record({ kind: fc.constant('merge' as const), prev: fc.nat(6), terms: fc.array(fc.nat(3), { minLength: 1, maxLength: 4 }) }),
+      fc.constant({ kind: 'write' as const }),
+      fc.constant({ kind: 'flush' as const }),
+    );
+    let checks = 0;
+    fc.assert(
+      fc.property(fc.array(command, { maxLength: 40 }), (commands) => {
+        const log = new RaftLog(start, [], 0, 0);
+        const disk = new Disk();
+        for (const step of commands) {
+          if (step.kind === 'merge') mergeSome(log, step.prev, step.terms);
+          if (step.kind === 'write') {
+            const entries = log.takeUnwritten(2);
+            if (entries.length > 0) disk.write(entries, log.began(entries.at(-1)!));
+          }
+          const response = step.kind === 'flush' ? disk.flush() : undefined;
+          if (response) log.acknowledge(response);
+          for (const entries of disk.futures()) {
+            for (let index = 1; index <= log.durableIndex; index++) {
+              if (entries[index - 1]?.term !== log.termAt(index)) expect.fail(`the disk may lose entry ${index}`);
+            }
+          }
+          checks += log.durableIndex;
+        }
+      }),
+      { numRuns: 2000 },
+    );
+    expect(checks).toBeGreaterThan(1000);
+  });
+
+  /** Entries from `prev` on with non-decreasing terms, as some leader could have them. */
+  function mergeSome(log: RaftLog, prev: number, terms: readonly number[]): void {
+    const index = Math.min(prev, log.lastIndex);
+    let term = log.termAt(index)!;
+    const entries = terms.map((step, at) => {
+      term = Math.max(term, 1) + (step === 3 ? 1 : 0);
+      return entry(term, index + 1 + at);
+    });
+    log.merge({ index, term: log.termAt(index)! }, entries);
+  }
+
+  it('gives the state machine nothing that is not committed and durable', () => {
+    const log = new RaftLog(start, [], 0, 0);
+    log.merge(start, [entry(1, 1), entry(1, 2), entry(1, 3)]);
+    expect(log.commitTo(2)).toBe(true);
+    expect(log.takeUnapplied()).toEqual([]);
+    const written = log.takeUnwritten(100);
+    log.acknowledge(log.began(written.at(-1)!));
+    expect(log.takeUnapplied().map(({ index }) => index)).toEqual([1, 2]);
+    expect(log.hasUnapplied).toBe(false);
+    expect([log.commitTo(1), log.committedIndex]).toEqual([false, 2]);
+  });
+
+  it('never replaces a committed entry', () => {
+    const log = new RaftLog(start, [entry(1, 1), entry(1, 2)], 2, 0);
+    expect(() => log.merge({ index: 1, term: 1 }, [entry(2, 2)])).toThrow('entry 2 is to be replaced, and 2 is committed');
+  });
+
+  it('is compared by its last term, then by its length', () => {
+    const log = new RaftLog(start, [entry(1, 1), entry(2, 2)], 0, 0);
+    const cases: [number, number, boolean][] = [
+      [2, 2, true],
+      [3, 2, true],
+      [1, 2, false],
+      [1, 3, true],
+      [9, 1, false],
+    ];
+    for (const [index, term, isUpToDate] of cases) expect([index, term, log.isUpToDate(index, term)]).toEqual([index, term, isUpToDate]);
+  });
+
+  it('remembers the term of the last entry it forgot', () => {
+    const log = new RaftLog(start, [entry(1, 1), entry(2, 2), entry(2, 3)], 3, 0);
+    log.takeUnapplied();
+    log.appliedTo(3);
+    log.compact(2);
+    expect([log.compactedIndex, log.termAt(1), log.termAt(2), log.termAt(3), log.lastIndex]).toEqual([2, undefined, 2, 2, 3]);
+    log.compact(3);
+    log.compact(1);
+    expect([log.compactedIndex, log.lastTerm, log.append(3, 'normal', data).index]).toEqual([3, 2, 4]);
+  });
+
+  it.each([
+    ['a gap', [entry(1, 1), entry(1, 3)]],
+    ['a term that goes back', [entry(2, 1), entry(1, 2)]],
+    ['a wrong beginning', [entry(1, 2)]],
+  ])('does not open with %s', (_, entries) => {
+    expect(() => new RaftLog(start, entries, 0, 0)).toThrow(/^raft: entry/);
+  });
+
+  it('stops the member when it is told of applies that go back', () => {
+    const log = new RaftLog(start, [entry(1, 1), entry(1, 2)], 2, 0);
+    log.takeUnapplied();
+    log.appliedTo(2);
+    expect(() => log.appliedTo(1)).toThrow('applied 1 is outside 2..2');
+  });
+
+  it.each<[string, (log: RaftLog) => void]>([
+    ['commits beyond its end', (log) => log.commitTo(9)],
+    ['is told of applies it did not hand out', (log) => log.appliedTo(1)],
+    ['is told of another end of an append', (log) => log.acknowledge({ ...log.began(entry(1, 2)), term: 2 })],
+    ['is told of more than it handed out', (log) => log.acknowledge(log.began(entry(1, 7)))],
+    ['gets a term that goes back', (log) => log.append(0, 'normal', data)],
+  ])('stops the member when it %s', (_, act) => {
+    const log = new RaftLog(start, [entry(1, 1), entry(1, 2)], 2, 0);
+    expect(() => act(log)).toThrow(/^raft: /);
+  });
+});
