@@ -5,6 +5,7 @@ export { eventually, within } from './condition.ts';
 export { type EtcdLine, type EtcdOptions, etcdBinary, etcdVersion, launchEtcd } from './etcd-process.ts';
 export { freePort } from './free-port.ts';
 export { type Answer, type RawCallOptions, RawClient, RawStream } from './raw-client.ts';
+export { grpcFrame, type RawGrpcRequest, type RawGrpcResponse, rawGrpcCall } from './raw-http2.ts';
 export type { ProcessExit, RunningProcess } from './running-process.ts';
 export { ScratchDir } from './scratch-dir.ts';
 export { type ScriptedClient, scriptedClient } from './scripted-client.ts';

@@ -37,6 +37,7 @@ export const headerCases: readonly Case[] = [
   },
   {
     name: 'header: the answers of Lease, Status and Alarm carry all four fields',
+    since: '3.5',
     async run(t) {
       const id = await t.grant();
       const headers = [

@@ -1,9 +1,14 @@
 import type { Case } from '../case.ts';
+import { callCases } from './call.ts';
 import { compactCases } from './compact.ts';
 import { deleteRangeCases } from './delete-range.ts';
 import { headerCases } from './header.ts';
+import { leaseCases } from './lease.ts';
+import { longKeyCases } from './long-keys.ts';
+import { maintenanceCases } from './maintenance.ts';
 import { putCases } from './put.ts';
 import { rangeCases } from './range.ts';
+import { rangeStreamCases } from './range-stream.ts';
 import { txnCases } from './txn.ts';
 import { txnCompareCases } from './txn-compare.ts';
 import { watchCases } from './watch.ts';
@@ -12,12 +17,17 @@ import { watchCases } from './watch.ts';
 export const cases: readonly Case[] = [
   ...headerCases,
   ...rangeCases,
+  ...rangeStreamCases,
   ...putCases,
   ...deleteRangeCases,
   ...txnCases,
   ...txnCompareCases,
   ...compactCases,
+  ...longKeyCases,
   ...watchCases,
+  ...leaseCases,
+  ...maintenanceCases,
+  ...callCases,
 ];
 
 const names = new Set<string>();

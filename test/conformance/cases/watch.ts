@@ -704,6 +704,7 @@ const progress: readonly Case[] = [
   },
   {
     name: 'watch: a progress request on a stream without watches is not answered',
+    since: '3.5.8',
     async run(t) {
       using watch = t.watch();
       watch.progress();
