@@ -1,0 +1,179 @@
+import { describe, expect, test } from 'vitest';
+import { type Config, parseConfig, usage } from './config.ts';
+import { parseDuration, UsageError } from './flag.ts';
+
+function configOf(argv: readonly string[], env: Record<string, string> = {}): Config {
+  const command = parseConfig(argv, env);
+  if (command.kind !== 'serve') throw new Error(`not serve but ${command.kind}`);
+  return command.config;
+}
+
+function refusal(argv: readonly string[], env: Record<string, string> = {}): [number, string] {
+  try {
+    parseConfig(argv, env);
+  } catch (error) {
+    if (error instanceof UsageError) return [error.exitCode, error.message];
+    throw error;
+  }
+  throw new Error(`accepted: ${argv.join(' ')}`);
+}
+
+test('without flags everything is as in etcd', () => {
+  expect(configOf([])).toEqual({
+    name: 'default',
+    dataDir: 'default.etcd',
+    listenClientUrls: ['http://localhost:2379'],
+    advertiseClientUrls: ['http://localhost:2379'],
+    listenPeerUrls: ['http://localhost:2380'],
+    initialAdvertisePeerUrls: ['http://localhost:2380'],
+    initialClusterToken: 'etcd-cluster',
+    initialClusterState: 'new',
+    heartbeatMs: 100,
+    electionMs: 1000,
+    maxRequestBytes: 1572864,
+    maxTxnOps: 128,
+    watchProgressNotifyMs: 600_000,
+    logLevel: 'info',
+  });
+});
+
+test('a flag is given with one dash or two, its value behind it or behind an equals sign', () => {
+  for (const argv of [['--data-dir', '/x'], ['-data-dir', '/x'], ['--data-dir=/x'], ['-data-dir=/x']]) {
+    expect(configOf(argv).dataDir).toBe('/x');
+  }
+  expect(configOf(['--initial-cluster-token=a=b']).initialClusterToken).toBe('a=b');
+});
+
+test('the folder is named after the member', () => {
+  expect(configOf(['--name', 'm1']).dataDir).toBe('m1.etcd');
+});
+
+test('lists of URLs are taken apart', () => {
+  const urls = 'http://127.0.0.1:1,http://[::1]:2,unix:///run/c.sock';
+  expect(configOf(['--listen-client-urls', urls, '--advertise-client-urls', 'http://a.example:1']).listenClientUrls).toEqual(
+    urls.split(','),
+  );
+});
+
+describe('the environment', () => {
+  test('gives what no flag gives', () => {
+    expect(configOf([], { ETCD_DATA_DIR: '/e', ETCD_MAX_TXN_OPS: '5', ETCD_NAME: '' })).toMatchObject({
+      dataDir: '/e',
+      maxTxnOps: 5,
+      name: 'default',
+    });
+  });
+
+  test('loses to a flag, and says so', () => {
+    const command = parseConfig(['--name', 'flag'], { ETCD_NAME: 'variable', ETCD_NOPE: '1', OTHER: '1' });
+    expect(command).toMatchObject({ kind: 'serve', config: { name: 'flag' } });
+    expect(command.kind === 'serve' ? command.warnings : []).toEqual([
+      'environment variable ETCD_NAME is shadowed by the command-line flag',
+      'unrecognized environment variable ETCD_NOPE',
+    ]);
+  });
+
+  test('with a bad value is refused with exit code 1', () => {
+    expect(refusal([], { ETCD_HEARTBEAT_INTERVAL: 'abc' })).toEqual([1, 'invalid value "abc" for ETCD_HEARTBEAT_INTERVAL: parse error']);
+  });
+});
+
+test('the interval of progress notifications has two names and takes durations', () => {
+  expect(configOf(['--watch-progress-notify-interval', '1m30s']).watchProgressNotifyMs).toBe(90_000);
+  expect(configOf(['--experimental-watch-progress-notify-interval=100ms']).watchProgressNotifyMs).toBe(100);
+  expect(configOf([], { ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL: '2s' }).watchProgressNotifyMs).toBe(2000);
+});
+
+test('durations are those of Go', () => {
+  const cases: [string, number][] = [
+    ['0', 0],
+    ['10m', 600_000],
+    ['1.5s', 1500],
+    ['1h2m3s4ms', 3_723_004],
+    ['.5h', 1_800_000],
+    ['2us', 0.002],
+  ];
+  for (const [text, milliseconds] of cases) expect([text, parseDuration(text)]).toEqual([text, milliseconds]);
+  for (const text of ['', '10', '1d', 'm', '1m 2s', '-1s', '1..2s']) expect(() => parseDuration(text), text).toThrow('parse error');
+});
+
+// Exit codes and texts were read from a stock etcd.
+describe('refused as etcd refuses it:', () => {
+  const cases: readonly [readonly string[], number, string][] = [
+    [['--nope'], 2, 'flag provided but not defined: -nope'],
+    [['--nope=1'], 2, 'flag provided but not defined: -nope'],
+    [['--quota-backend-bytes', '1'], 2, 'flag provided but not defined: -quota-backend-bytes'],
+    [['nope'], 1, "'nope' is not a valid flag"],
+    [['--name'], 2, 'flag needs an argument: -name'],
+    [['--heartbeat-interval', 'abc'], 2, 'invalid value "abc" for flag -heartbeat-interval: parse error'],
+    [['--election-timeout=1e3'], 2, 'invalid value "1e3" for flag -election-timeout: parse error'],
+    [['--max-request-bytes', '-1'], 2, 'invalid value "-1" for flag -max-request-bytes: parse error'],
+    [['--heartbeat-interval', '0'], 1, '--heartbeat-interval must be >0 (set to 0ms)'],
+    [
+      ['--heartbeat-interval', '100', '--election-timeout', '400'],
+      1,
+      '--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]',
+    ],
+    [['--election-timeout', '60000'], 1, '--election-timeout[60000ms] is too long, and should be set less than 50000ms'],
+    [['--listen-client-urls', 'http://127.0.0.1:1'], 1, '--advertise-client-urls is required when --listen-client-urls is set explicitly'],
+    [
+      ['--listen-client-urls', 'foo'],
+      2,
+      'invalid value "foo" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: foo',
+    ],
+    [
+      ['--advertise-client-urls', 'ftp://127.0.0.1:1'],
+      2,
+      'invalid value "ftp://127.0.0.1:1" for flag -advertise-client-urls: URL scheme must be http, https, unix, or unixs: ftp://127.0.0.1:1',
+    ],
+    [
+      ['--listen-client-urls', 'http://127.0.0.1'],
+      2,
+      'invalid value "http://127.0.0.1" for flag -listen-client-urls: URL address does not have the form "host:port": http://127.0.0.1',
+    ],
+    [
+      ['--listen-client-urls', 'http://127.0.0.1:1/'],
+      2,
+      'invalid value "http://127.0.0.1:1/" for flag -listen-client-urls: URL must not contain a path: http://127.0.0.1:1/',
+    ],
+    [
+      ['--listen-client-urls', 'http://foo.bar:1', '--advertise-client-urls', 'http://foo.bar:1'],
+      1,
+      'expected IP in URL for binding (http://foo.bar:1)',
+    ],
+    [['--listen-client-urls', 'http://:1', '--advertise-client-urls', 'http://foo.bar:1'], 1, 'expected IP in URL for binding (http://:1)'],
+    [['--initial-cluster-state', 'wrong'], 2, 'invalid value "wrong" for flag -initial-cluster-state: invalid value'],
+    [['--initial-cluster', 'a=http://127.0.0.1:1'], 1, 'couldn\'t find local name "default" in the initial cluster configuration'],
+    [['--name='], 1, 'couldn\'t find local name "" in the initial cluster configuration'],
+    [['--initial-cluster', 'default=foo'], 1, 'error setting up initial cluster: URL scheme must be http, https, unix, or unixs: foo'],
+  ];
+  test.each(cases)('%j', (argv, exitCode, message) => {
+    expect(refusal(argv)).toEqual([exitCode, message]);
+  });
+});
+
+test('the peer URLs and the cluster must agree; a member with a name of its own need not say them twice', () => {
+  expect(refusal(['--initial-advertise-peer-urls', 'http://127.0.0.1:1'])[1]).toMatch(
+    /^--initial-cluster has default=http:\/\/localhost:2380 but missing from --initial-advertise-peer-urls=http:\/\/127\.0\.0\.1:1/,
+  );
+  const own = ['--name', 'm1', '--initial-advertise-peer-urls', 'http://127.0.0.1:1'];
+  expect(configOf(own).initialAdvertisePeerUrls).toEqual(['http://127.0.0.1:1']);
+  expect(configOf([...own, '--initial-cluster', 'm1=http://127.0.0.1:1']).name).toBe('m1');
+});
+
+test('what this version cannot do is refused and said', () => {
+  expect(refusal(['--name', 'a', '--initial-cluster', 'a=http://localhost:2380,b=http://127.0.0.1:2'])[1]).toMatch(
+    /more than one member is not supported/,
+  );
+  expect(refusal(['--listen-client-urls', 'https://127.0.0.1:1'])[1]).toMatch(/TLS is not supported/);
+});
+
+test('version and help win over everything but a flag that is none', () => {
+  expect(parseConfig(['--version'], {}).kind).toBe('version');
+  expect(parseConfig(['-version', '--election-timeout', '1'], {}).kind).toBe('version');
+  expect(parseConfig(['--help'], {}).kind).toBe('help');
+  expect(parseConfig(['-h'], {}).kind).toBe('help');
+  expect(parseConfig(['--version=false'], {}).kind).toBe('serve');
+  expect(refusal(['--version', '--nope'])[0]).toBe(2);
+  expect(usage()).toContain('--watch-progress-notify-interval');
+});
