@@ -9,7 +9,8 @@ interface Part {
   readonly run: () => boolean;
 }
 
-const MODULES_MIN = 60;
+const MODULES_MIN = 150;
+const LMDB_PLATFORMS = 7;
 
 function tool(packageName: string, binName: string, args: readonly string[], quiet = false): { ok: boolean; output: string } {
   const dir = join('node_modules', packageName);
@@ -63,15 +64,20 @@ function packages(): boolean {
   }
 }
 
-/** Every platform's prebuilt LMDB must be in the lockfile: npm drops the others when it writes one beside an installed tree. */
+/**
+ * Every platform's prebuilt binaries must be in the lockfile, LMDB's above all: npm drops those of other platforms when it writes a lockfile beside an
+ * installed tree. To write it whole: `npm install --package-lock-only` in a copy of the manifests without node_modules.
+ */
 function lockfile(): boolean {
-  const wanted = Object.keys(
-    (JSON.parse(readFileSync('node_modules/lmdb/package.json', 'utf8')) as { optionalDependencies: object }).optionalDependencies,
+  type Locked = { readonly optionalDependencies?: Readonly<Record<string, string>> };
+  const { packages: locked } = JSON.parse(readFileSync('package-lock.json', 'utf8')) as { packages: Record<string, Locked> };
+  const missing = Object.entries(locked).flatMap(([path, { optionalDependencies = {} }]) =>
+    Object.keys(optionalDependencies).filter((name) => !(`node_modules/${name}` in locked) && !(`${path}/node_modules/${name}` in locked)),
   );
-  const lock = JSON.parse(readFileSync('package-lock.json', 'utf8')) as { packages: Record<string, unknown> };
-  const missing = wanted.filter((name) => !(`node_modules/${name}` in lock.packages));
+  const platformsOfLmdb = Object.keys(locked).filter((path) => path.startsWith('node_modules/@lmdb/lmdb-')).length;
   if (missing.length > 0) console.error(`Missing in package-lock.json: ${missing.join(', ')}`);
-  return missing.length === 0;
+  if (platformsOfLmdb < LMDB_PLATFORMS) console.error(`Only ${platformsOfLmdb} of ${LMDB_PLATFORMS} platforms of lmdb are in package-lock.json.`);
+  return missing.length === 0 && platformsOfLmdb >= LMDB_PLATFORMS;
 }
 
 const parts: readonly Part[] = [
