@@ -84,7 +84,7 @@ export class CatchUp {
       // Its stream may have ended while it was written to.
       if (watcher.state !== 'behind') continue;
       watcher.next = Math.max(watcher.next, to + 1);
-      if (!isDone || watcher.next > to + 1) continue;
+      if (!isDone) continue;
       this.delete(watcher);
       this.#options.caughtUp(watcher);
     }

@@ -384,6 +384,24 @@ describe('history', () => {
     for (const it of callers) expect(it.received.flatMap(({ events }) => events)).toHaveLength(1000);
   });
 
+  test('is read on for those who came first, and from the beginning for those who come later', () => {
+    const { runtime, store, caller } = world({ msPerRead: 3, revisionsPerRead: 1 });
+    for (let n = 0; n < 100; n++) store.put('a');
+    const first = caller();
+    first.create({ key: bytes('a'), startRevision: 50 });
+    const later: Caller[] = [];
+    for (let turn = 0; turn < 60; turn++) {
+      runtime.turn();
+      later.push(caller());
+      later.at(-1)!.create({ key: bytes('a'), startRevision: 2 });
+    }
+    const revisions = (it: Caller) => it.received.flatMap(({ events }) => events.map(({ kv }) => kv!.modRevision));
+    const from = (start: number) => Array.from({ length: 102 - start }, (_, n) => start + n);
+    expect(revisions(first)).toEqual(from(50));
+    runtime.settle();
+    for (const it of later) expect(revisions(it)).toEqual(from(2));
+  });
+
   test('that is compacted ends the watch with the compact revision, and its id stays taken until it is canceled', () => {
     const { runtime, store, caller } = world();
     const it = caller();
@@ -587,6 +605,19 @@ describe('a stream that does not drain', () => {
     expect(it.received.flatMap(({ events }) => events.map(({ kv }) => kv!.modRevision))).toEqual(
       Array.from({ length: 300 }, (_, n) => n + 2),
     );
+  });
+
+  test('that fills up while history is read for many misses nothing', () => {
+    const { runtime, store, caller } = world({ maxHeldBytes: 1 });
+    for (let n = 0; n < 3; n++) store.put('a');
+    const it = caller();
+    it.room = 1;
+    for (let n = 0; n < 4; n++) it.create({ key: bytes('a'), startRevision: 2 });
+    runtime.settle();
+    expect(it.take()).toEqual(['0/4 +a@2 +a@3 +a@4']);
+    it.drain();
+    runtime.settle();
+    expect(it.take()).toEqual(['1/4 +a@2 +a@3 +a@4', '2/4 +a@2 +a@3 +a@4', '3/4 +a@2 +a@3 +a@4']);
   });
 
   test('is told that its history was compacted meanwhile, after what it held', () => {
