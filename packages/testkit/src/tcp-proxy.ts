@@ -55,9 +55,9 @@ export class TcpProxy implements AsyncDisposable {
     return this.#accepted;
   }
 
-  /** Cuts every connection, and each later one again, whenever so many further bytes have passed in that direction. */
-  cutEvery(bytes: number, direction: Direction = 'toClient'): void {
-    let left = bytes;
+  /** Cuts the connection whenever as many further bytes have passed in that direction as `budget` says, asked anew after each cut. */
+  cutEvery(budget: () => number, direction: Direction = 'toClient'): void {
+    let left = budget();
     this.#fault = {
       direction,
       passes: (chunk) => {
@@ -66,7 +66,7 @@ export class TcpProxy implements AsyncDisposable {
           return undefined;
         }
         const passing = left;
-        left = bytes;
+        left = budget();
         return passing;
       },
     };
