@@ -23,9 +23,9 @@ export class Balancer {
 
   constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, onChange: () => void) {
     this.#onChange = onChange;
-    const listener = { onState: () => this.#update() };
+    const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select() };
     this.#slots = addresses.map((address) => new Slot(address, transport, runtime, settings, listener));
-    this.#update();
+    this.#onState();
   }
 
   /** A ready endpoint, another than `avoid` where there is one. Undefined: none is ready, `wait` for one. */
@@ -63,14 +63,22 @@ export class Balancer {
     for (const slot of this.#slots) slot.close();
   }
 
-  #update(): void {
+  #onState(): void {
     if (this.#isClosed) return;
-    this.#ready = this.#slots.filter((slot) => slot.state === 'ready');
+    this.#select();
     this.#onChange();
-    if (this.#ready.length === 0) {
-      if (this.#waiters.size > 0) for (const slot of this.#slots) slot.wake();
-      return;
-    }
+    if (this.#ready.length > 0) this.#release();
+    else if (this.#waiters.size > 0) for (const slot of this.#slots) slot.wake();
+  }
+
+  /** Those to choose from: the ready ones, and among them, if there are any, those that are not under suspicion. */
+  #select(): void {
+    const ready = this.#slots.filter((slot) => slot.state === 'ready');
+    const trusted = ready.filter((slot) => !slot.isSuspect);
+    this.#ready = trusted.length > 0 ? trusted : ready;
+  }
+
+  #release(): void {
     const waiting = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiting) waiter.onReady();

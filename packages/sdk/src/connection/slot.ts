@@ -2,7 +2,7 @@ import type { Connection, ConnectionState, Runtime, Timer, Transport } from '@co
 import { Backoff } from './backoff.ts';
 
 /** How often a busy connection is looked at, and how long an awaited answer may be silent before the peer is asked whether it lives. */
-const tickMs = 1_000;
+const tickMs = 500;
 /** Between two pings without word from the server in between: servers count closer ones as abuse from 5 s down and hang up. */
 const pingFloorMs = 6_000;
 const reconnectInitialMs = 50;
@@ -23,7 +23,9 @@ export function clampKeepalive(keepaliveMs = 10_000, keepaliveTimeoutMs = 2_000)
 }
 
 export interface SlotListener {
-  onState(slot: Slot): void;
+  onState(): void;
+  /** `isSuspect` changed. */
+  onSuspicion(): void;
 }
 
 /**
@@ -72,6 +74,11 @@ export class Slot {
 
   get state(): ConnectionState {
     return this.#connection.state;
+  }
+
+  /** Whether the peer owes a sign of life. What can go elsewhere should. */
+  get isSuspect(): boolean {
+    return this.#isPinging;
   }
 
   /** Connects unless it is connected, connecting, or pausing after a failure. A pause counts from now on as work that keeps the process up. */
@@ -134,7 +141,7 @@ export class Slot {
       this.#silentMs = 0;
     }
     if (state === 'failed') this.#setRetryTimer(this.#backoff.next(), true);
-    this.#listener.onState(this);
+    this.#listener.onState();
   }
 
   #setRetryTimer(delayMs: number, isBackground: boolean): void {
@@ -188,11 +195,17 @@ export class Slot {
     this.#lastPingAt = now;
     this.#heardSincePing = false;
     const asked = this.#connection;
-    asked.ping(this.#settings.keepaliveTimeoutMs, (isAlive) => {
-      this.#isPinging = false;
-      if (isAlive) this.#silentMs = 0;
-      else if (asked === this.#connection && this.state === 'ready') this.#replace();
-    });
+    this.#listener.onSuspicion();
+    asked.ping(this.#settings.keepaliveTimeoutMs, (isAlive) => this.#onPong(asked, isAlive));
+  }
+
+  #onPong(asked: Connection, isAlive: boolean): void {
+    // A connection that was replaced meanwhile has no say any more.
+    if (asked !== this.#connection || this.#isClosed) return;
+    this.#isPinging = false;
+    if (isAlive) this.#silentMs = 0;
+    if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
+    else this.#replace();
   }
 
   #replace(): void {
@@ -203,7 +216,7 @@ export class Slot {
     this.#isPinging = false;
     this.#connection = this.#open();
     // The listener must know before the old calls end, or it would send their repeats to where they came from.
-    this.#listener.onState(this);
+    this.#listener.onState();
     old.close();
   }
 }
