@@ -5,6 +5,8 @@ import { cases } from '../test/conformance/cases/index.ts';
 import { Session, type Verdict } from '../test/conformance/session.ts';
 import type { Target } from '../test/conformance/target.ts';
 import { etcdTarget } from '../test/conformance/targets/etcd.ts';
+import { commitPerEntryTarget, inMemoryTarget, inProcessTarget, stalledTarget } from '../test/conformance/targets/in-process.ts';
+import { serverProcessTarget } from '../test/conformance/targets/server-process.ts';
 
 const { values } = parseArgs({
   options: {
@@ -18,7 +20,9 @@ const { values } = parseArgs({
 const selected = cases.filter((one) => values.only === undefined || one.name.includes(values.only));
 const newest = etcdTarget('3.5');
 const oldest = etcdTarget('3.4');
-const targets = [newest, oldest].filter((target): target is Target => target !== undefined && fits(target));
+const targets = [inProcessTarget, inMemoryTarget, stalledTarget, commitPerEntryTarget, serverProcessTarget, newest, oldest].filter(
+  (target): target is Target => target !== undefined && fits(target),
+);
 
 function fits(target: Target): boolean {
   return values.target === undefined || `${target.name} ${target.version}`.includes(values.target);

@@ -5,7 +5,6 @@ export interface Settings {
   readonly progressNotifyIntervalMs?: number;
   readonly maxTxnOps?: number;
   readonly maxRequestBytes?: number;
-  readonly quotaBackendBytes?: number;
 }
 
 /** One way to run a server. */

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { Runtime } from '@conclave/wire';
 import type { Fatal, Log, RecoveredLog } from './replica/ports.ts';
 import type { Backend } from './storage/backend/backend.ts';
-import { BufferedStore } from './storage/backend/buffered-store.ts';
+import { BufferedStore, type StoreBounds } from './storage/backend/buffered-store.ts';
 import { LmdbBackend } from './storage/backend/lmdb.ts';
 import { MemoryBackend } from './storage/backend/memory.ts';
 import type { Disk } from './storage/disk.ts';
@@ -28,6 +28,8 @@ export interface StoragePorts {
   readonly disk?: Disk;
   /** Gives the backend to use, given how to make the usual one. */
   readonly backend?: (usual: () => Backend) => Backend;
+  /** How much applied state may wait for the backend, and how long. */
+  readonly bounds?: Partial<StoreBounds>;
 }
 
 /** All that a member keeps, opened: the log and the applied state, which belong together. */
@@ -46,7 +48,7 @@ export function openMemberStorage(options: MemberStorageOptions): Promise<Member
 
 function inMemory({ runtime, fatal, founder, ports }: MemberStorageOptions): MemberStorage {
   const usual = (): Backend => new MemoryBackend();
-  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal });
+  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal, bounds: ports.bounds ?? {} });
   const recovered = { hardState: undefined, entries: [] };
   return { identity: founder, log: new MemoryLog(), recovered, store, close: () => store.close() };
 }
@@ -57,7 +59,7 @@ async function onDisk(options: MemberStorageOptions, dataDir: string): Promise<M
   const disk = ports.disk ?? nodeDisk!;
   await disk.makeDir(dataDir);
   const usual = (): Backend => new LmdbBackend({ path: join(dataDir, 'state'), runtime });
-  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal });
+  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal, bounds: ports.bounds ?? {} });
   const close = async (): Promise<void> => {
     await store.close();
     await nodeDisk?.close();

@@ -16,11 +16,10 @@ export function etcdTarget(line: EtcdLine): Target | undefined {
 
 function flagsOf(settings: Settings): readonly string[] {
   const flags: string[] = [];
-  const { progressNotifyIntervalMs, maxTxnOps, maxRequestBytes, quotaBackendBytes } = settings;
+  const { progressNotifyIntervalMs, maxTxnOps, maxRequestBytes } = settings;
   // The name it had before 3.6.
   if (progressNotifyIntervalMs !== undefined) flags.push('--experimental-watch-progress-notify-interval', `${progressNotifyIntervalMs}ms`);
   if (maxTxnOps !== undefined) flags.push('--max-txn-ops', `${maxTxnOps}`);
   if (maxRequestBytes !== undefined) flags.push('--max-request-bytes', `${maxRequestBytes}`);
-  if (quotaBackendBytes !== undefined) flags.push('--quota-backend-bytes', `${quotaBackendBytes}`);
   return flags;
 }

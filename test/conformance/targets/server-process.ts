@@ -14,10 +14,9 @@ export const serverProcessTarget: Target = {
 
 function flagsOf(settings: Settings): readonly string[] {
   const flags: string[] = [];
-  const { progressNotifyIntervalMs, maxTxnOps, maxRequestBytes, quotaBackendBytes } = settings;
+  const { progressNotifyIntervalMs, maxTxnOps, maxRequestBytes } = settings;
   if (progressNotifyIntervalMs !== undefined) flags.push('--watch-progress-notify-interval', `${progressNotifyIntervalMs}ms`);
   if (maxTxnOps !== undefined) flags.push('--max-txn-ops', `${maxTxnOps}`);
   if (maxRequestBytes !== undefined) flags.push('--max-request-bytes', `${maxRequestBytes}`);
-  if (quotaBackendBytes !== undefined) flags.push('--quota-backend-bytes', `${quotaBackendBytes}`);
   return flags;
 }
