@@ -2,7 +2,7 @@
  * What the replica needs of the rooms around it. It declares these interfaces; `storage`, `apply`, `lease` and `transport` implement them
  * without importing this folder (`storage` and `transport` may import this file), and whoever starts a member puts them together.
  */
-import type { Entry, HardState, Message } from '@conclave/raft';
+import type { Entry, HardState, PeerMessage, PeerReport } from '@conclave/raft';
 import type { LoggedRequest } from '../apply/entry.ts';
 
 /**
@@ -74,9 +74,9 @@ export interface LeaseListener {
 
 /** The way to the other members. Losing, repeating and reordering messages is allowed. */
 export interface Peers {
-  send(messages: readonly Message[]): void;
-  /** Messages for this member. At most one listener: the replica's. */
-  listen(listener: (message: Message) => void): void;
+  send(messages: readonly PeerMessage[]): void;
+  /** Messages for this member, and what became of those it sent. At most one listener: the replica's. */
+  listen(listener: (message: PeerMessage | PeerReport) => void): void;
 }
 
 /**

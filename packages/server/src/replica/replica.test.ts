@@ -1,10 +1,10 @@
 import { LeaseGrantRequest, LeaseRevokeRequest } from '@conclave/protocol';
-import type { Entry, HardState } from '@conclave/raft';
+import type { Entry, HardState, PeerMessage } from '@conclave/raft';
 import { VirtualRuntime } from '@conclave/testing';
 import { StatusError } from '@conclave/wire';
 import { describe, expect, it } from 'vitest';
 import { encodeEntry, type LoggedRequest } from '../apply/entry.ts';
-import type { LeaseListener, LeaseTable, Log, LogBatch, RecoveredLog, StateMachine } from './ports.ts';
+import type { LeaseListener, LeaseTable, Log, LogBatch, Peers, RecoveredLog, StateMachine } from './ports.ts';
 import { Replica, type ReplicaOptions } from './replica.ts';
 
 const member = 0x8e9e05c52164694dn;
@@ -323,6 +323,16 @@ describe('a restart', () => {
     expect(machine.applied).toEqual(['']);
   });
 
+  it('answers nobody with the entries of an earlier life', async () => {
+    const { replica, runtime, machine } = world({
+      recovered: { hardState: { term: 1, vote: member, commit: 0 }, entries: [put(1, 1, 'old')] },
+    });
+    const young = replica.propose('put', body('young'));
+    replica.start();
+    expect(await runtime.run(young)).toBe('put#3');
+    expect(machine.applied).toEqual(['old', '', 'young']);
+  });
+
   it.each<[string, RecoveredLog, [number, number]]>([
     ['is missing', { hardState: undefined, entries: [] }, [4, 2]],
     ['is of an earlier term', { ...recovered, hardState: { term: 1, vote: member, commit: 0 } }, [4, 2]],
@@ -449,6 +459,19 @@ describe('linearizable reads', () => {
     expect([put.state, seen]).toEqual(['put#2', ['', 'a']]);
   });
 
+  it('wait for all of what is committed, not only for some of it', async () => {
+    const { replica, runtime, machine } = await leading();
+    machine.costMs = 3;
+    const puts = Promise.all(['a', 'b', 'c'].map((name) => replica.propose('put', body(name))));
+    const seen: number[] = [];
+    runtime.endOfTurn(() => {
+      expect([replica.committedIndex, machine.appliedIndex]).toEqual([4, 2]);
+      replica.readBarrier(() => seen.push(machine.appliedIndex));
+    });
+    await runtime.run(puts);
+    expect(seen).toEqual([4]);
+  });
+
   it('end in time when nothing is applied, or nobody leads', async () => {
     const { replica, runtime, machine } = await leading();
     machine.isFull = true;
@@ -484,7 +507,7 @@ describe('applying', () => {
     machine.costMs = 1;
     const names = Array.from({ length: 20 }, (_, at) => `${at}`);
     const puts = names.map((name) => replica.propose('put', body(name)));
-    const seenBetween: number[] = [];
+    const seenBetween: number[] = [machine.appliedIndex];
     const look = (): void => {
       seenBetween.push(machine.appliedIndex);
       if (machine.appliedIndex < 21) runtime.endOfTurn(look);
@@ -573,6 +596,80 @@ describe('stopping', () => {
   it('may be asked for twice', async () => {
     const { replica, runtime } = await leading();
     await runtime.run(Promise.all([replica.stop(), replica.stop()]));
+  });
+});
+
+describe('among peers', () => {
+  class FakePeers implements Peers {
+    readonly sent: PeerMessage[] = [];
+    deliver: (message: PeerMessage) => void = () => {};
+
+    send(messages: readonly PeerMessage[]): void {
+      this.sent.push(...messages);
+    }
+    listen(listener: (message: PeerMessage) => void): void {
+      this.deliver = listener;
+    }
+    types(): string[] {
+      return this.sent.splice(0).map(({ type }) => type);
+    }
+  }
+
+  function following(): World & { readonly peers: FakePeers } {
+    const peers = new FakePeers();
+    const it = world({ peers, confState: { voters: [member, 2n, 3n], learners: [] }, mode: 'manual' });
+    it.replica.start();
+    return { ...it, peers };
+  }
+
+  const toMember = { from: 2n, to: member, term: 1 };
+  const noBytes = new Uint8Array(0);
+
+  it('a vote is sent once it is on disk, and an answer that rests on the same write not earlier', () => {
+    const { log, peers } = following();
+    const request = { type: 'requestVote', ...toMember, lastLogIndex: 0, lastLogTerm: 0, leadershipTransfer: false } as const;
+    peers.deliver(request);
+    peers.deliver(request);
+    expect([log.batches.length, peers.types()]).toEqual([1, []]);
+    log.flush();
+    expect(peers.types()).toEqual(['requestVoteResponse', 'requestVoteResponse']);
+    peers.deliver(request);
+    expect([log.batches.length, peers.types()]).toEqual([1, ['requestVoteResponse']]);
+  });
+
+  it('a follower forwards a request once, and answers it by its own apply', async () => {
+    const { replica, runtime, log, peers, machine } = following();
+    peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, context: noBytes });
+    const answer = watched(replica.propose('put', body('a')));
+    await runtime.advance(0);
+    const forwarded = peers.sent.filter((message) => message.type === 'propose');
+    expect(forwarded).toHaveLength(1);
+    const entry = { ...forwarded[0]!.entries[0]!, term: 1, index: 1 };
+    peers.deliver({ type: 'appendEntries', ...toMember, prevLogIndex: 0, prevLogTerm: 0, entries: [entry], leaderCommit: 1 });
+    log.flush();
+    await runtime.advance(0);
+    expect([answer.state, machine.applied]).toEqual(['put#1', ['a']]);
+  });
+
+  it('reads of one turn ask the leader once, and ask again in other words when no answer comes', async () => {
+    const { replica, runtime, peers } = following();
+    const reads = [barrier(replica)];
+    peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, context: noBytes });
+    reads.push(barrier(replica), barrier(replica));
+    await runtime.advance(0);
+    const asked = (): Uint8Array[] => peers.sent.flatMap((message) => (message.type === 'readIndex' ? [message.context] : []));
+    expect(asked()).toHaveLength(2);
+    for (let round = 0; round < 7; round++) {
+      await runtime.advance(100);
+      peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, context: noBytes });
+    }
+    const contexts = asked();
+    expect(contexts).toHaveLength(3);
+    const answer = { type: 'readIndexResponse', ...toMember, index: 0 } as const;
+    peers.deliver({ ...answer, context: contexts[0]! });
+    expect(reads.map((read) => read.state)).toEqual(['pending', 'pending', 'pending']);
+    peers.deliver({ ...answer, context: contexts[2]! });
+    expect(reads.map((read) => read.state)).toEqual(['ok', 'ok', 'ok']);
   });
 });
 
