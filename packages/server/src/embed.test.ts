@@ -1,7 +1,18 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Cluster, type Init, KV, Lease, Maintenance, type MethodDescriptor, Watch, WatchRequest, WatchResponse } from '@conclave/protocol';
+import {
+  Cluster,
+  type Init,
+  KV,
+  Lease,
+  Maintenance,
+  type MethodDescriptor,
+  type PutResponse,
+  Watch,
+  WatchRequest,
+  WatchResponse,
+} from '@conclave/protocol';
 import { VirtualRuntime } from '@conclave/testing';
 import { type CallEnd, type Connection, systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
@@ -42,7 +53,7 @@ function call<I, O>(connection: Connection, method: MethodDescriptor<I, O>, requ
 }
 
 const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text));
-const put = (connection: Connection, key: string, value: string): ReturnType<typeof call<unknown, { header?: { revision: number } }>> =>
+const put = (connection: Connection, key: string, value: string): Promise<Answer<PutResponse>> =>
   call(connection, KV.methods.put, { key: bytes(key), value: bytes(value) });
 async function get(connection: Connection, key: string): Promise<string | undefined> {
   const { response } = await call(connection, KV.methods.range, { key: bytes(key) });

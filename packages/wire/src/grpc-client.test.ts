@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import { createServer as createHttp2Server, type Http2Server, type Http2Session, type ServerHttp2Stream } from 'node:http2';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -34,7 +34,7 @@ async function listening(server: Server | Http2Server, where: { port: number; ho
 
 /** An HTTP/2 peer that does exactly what the test says. */
 async function peer(
-  onStream: (stream: ServerHttp2Stream, session: ServerHttp2Session, headers: Record<string, unknown>) => void,
+  onStream: (stream: ServerHttp2Stream, session: Http2Session, headers: Record<string, unknown>) => void,
   sockets: Socket[] = [],
 ): Promise<number> {
   const server = createHttp2Server();
