@@ -86,9 +86,19 @@ export function encodeWatchId(watchId: bigint): Uint8Array {
 
 /** A complete WatchResponse. Responses to watch id 0 share their memory, so nobody may write into the result. */
 export function joinResponse(body: ResponseBody, watchId: Uint8Array): Uint8Array {
-  if (watchId.length > 0) return concat(body.before, watchId, body.after);
-  body.whole ??= concat(body.before, body.after);
+  if (watchId.length > 0) return join(body, watchId);
+  body.whole ??= join(body, watchId);
   return body.whole;
+}
+
+// Once for each watcher of a stream that has several: allocating from Buffer's pool takes a third of the time that a Uint8Array of its own does.
+function join({ before, after }: ResponseBody, watchId: Uint8Array): Uint8Array {
+  const head = before.length + watchId.length;
+  const bytes = Buffer.allocUnsafe(head + after.length);
+  bytes.set(before, 0);
+  bytes.set(watchId, before.length);
+  bytes.set(after, head);
+  return bytes;
 }
 
 const fragmentField: Uint8Array = WatchResponse.encode({ fragment: true });
