@@ -8,6 +8,8 @@ import type { WatchSource } from './source.ts';
  * so a header, a watch id and each event are encoded once, alone, and then only copied.
  */
 
+// What is encoded here lives until it is sent. Taking its memory from Buffer's pool costs a third of a Uint8Array of its own.
+
 const eventsTag = 0x5a;
 const typeTag = 0x08;
 const kvTag = 0x12;
@@ -52,7 +54,7 @@ function encodeEvent(event: KvEvent, prev: Uint8Array | undefined): Uint8Array {
   const { type, kv } = event;
   const typeSize = type === 0 ? 0 : 2;
   const size = typeSize + fieldSize(kv) + (prev === undefined ? 0 : fieldSize(prev));
-  const bytes = new Uint8Array(1 + varintSize(size) + size);
+  const bytes = Buffer.allocUnsafe(1 + varintSize(size) + size);
   bytes[0] = eventsTag;
   let at = putVarint(bytes, 1, size);
   if (typeSize > 0) {
@@ -91,7 +93,6 @@ export function joinResponse(body: ResponseBody, watchId: Uint8Array): Uint8Arra
   return body.whole;
 }
 
-// Once for each watcher of a stream that has several: allocating from Buffer's pool takes a third of the time that a Uint8Array of its own does.
 function join({ before, after }: ResponseBody, watchId: Uint8Array): Uint8Array {
   const head = before.length + watchId.length;
   const bytes = Buffer.allocUnsafe(head + after.length);
@@ -139,7 +140,7 @@ function concat(...parts: Uint8Array[]): Uint8Array {
   if (parts.length === 1) return parts[0]!;
   let size = 0;
   for (const part of parts) size += part.length;
-  const bytes = new Uint8Array(size);
+  const bytes = Buffer.allocUnsafe(size);
   let at = 0;
   for (const part of parts) {
     bytes.set(part, at);

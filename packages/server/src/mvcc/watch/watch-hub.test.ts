@@ -863,7 +863,7 @@ test('whatever happens, every watch gets everything it asked for, in order and o
         }
       }
     }),
-    { numRuns: 600 },
+    { numRuns: 400 },
   );
 });
 
