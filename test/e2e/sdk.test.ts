@@ -1,5 +1,5 @@
 // What the SDK promises, against every server there is.
-import { type Client, connect, del, get, key, list, prefix, put, range, txn } from '@conclave/sdk';
+import { type Client, type Comparison, connect, del, get, key, list, prefix, put, range, txn } from '@conclave/sdk';
 import { eventually, type RunningProcess, testTargets, within } from '@conclave/testkit';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -123,7 +123,7 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       const client = fresh();
       await using lease = await client.lease.grant({ ttlSeconds: 30 });
       const { revision } = await client.put('k', 'v', { lease });
-      const holds = async (...comparisons: Parameters<ReturnType<typeof client.txn>['if']>) =>
+      const holds = async (...comparisons: readonly Comparison[]) =>
         (
           await client
             .txn()
