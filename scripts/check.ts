@@ -65,8 +65,8 @@ function packages(): boolean {
 }
 
 /**
- * Every platform's prebuilt binaries must be in the lockfile, LMDB's above all: npm drops those of other platforms when it writes a lockfile beside an
- * installed tree. To write it whole: `npm install --package-lock-only` in a copy of the manifests without node_modules.
+ * Every platform's prebuilt binaries must be in the lockfile, LMDB's above all. npm drops those of other platforms when it writes a lockfile beside an
+ * installed tree; `npm run lockfile` writes it whole.
  */
 function lockfile(): boolean {
   type Locked = { readonly optionalDependencies?: Readonly<Record<string, string>> };
@@ -76,7 +76,8 @@ function lockfile(): boolean {
   );
   const platformsOfLmdb = Object.keys(locked).filter((path) => path.startsWith('node_modules/@lmdb/lmdb-')).length;
   if (missing.length > 0) console.error(`Missing in package-lock.json: ${missing.join(', ')}`);
-  if (platformsOfLmdb < LMDB_PLATFORMS) console.error(`Only ${platformsOfLmdb} of ${LMDB_PLATFORMS} platforms of lmdb are in package-lock.json.`);
+  if (platformsOfLmdb < LMDB_PLATFORMS)
+    console.error(`Only ${platformsOfLmdb} of ${LMDB_PLATFORMS} platforms of lmdb are in package-lock.json.`);
   return missing.length === 0 && platformsOfLmdb >= LMDB_PLATFORMS;
 }
 

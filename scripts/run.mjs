@@ -73,6 +73,7 @@ const tasks = {
   },
   check: () => script('scripts/check.ts', args),
   generate: () => script('scripts/generate.ts', args),
+  lockfile: () => script('scripts/lockfile.ts', args),
   conformance: () => {
     ensureBuilt();
     script('scripts/conformance.ts', args);

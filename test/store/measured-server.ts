@@ -33,6 +33,6 @@ process.on('message', () => {
 
 const server = await startServer({ dataDir, listen: '127.0.0.1:0' });
 process.on('disconnect', () => {
-  server.close().finally(() => process.exit(0));
+  void server.close().finally(() => process.exit(0));
 });
 process.send?.({ address: server.endpoints[0] });

@@ -46,7 +46,7 @@ export async function contend(
   try {
     const contender = await enter(client, kind, name, value, options, scope, false);
     if (contender === undefined) throw new Error('a contender that queues has a place');
-    return await contender;
+    return contender;
   } finally {
     scope.close();
   }
