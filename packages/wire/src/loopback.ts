@@ -324,8 +324,10 @@ class LoopbackCall implements ClientStream {
     const deadline = options.deadline ?? Number.POSITIVE_INFINITY;
     this.server = new ServerSide(this, options.metadata, deadline);
     if (deadline !== Number.POSITIVE_INFINITY) {
-      const left = Math.max(0, deadline - net.runtime.monotonic());
-      this.#deadline = net.runtime.timer(left, () => this.#abort(DEADLINE_EXCEEDED, 'context deadline exceeded'));
+      const left = deadline - net.runtime.monotonic();
+      const expire = (): void => this.#abort(DEADLINE_EXCEEDED, 'context deadline exceeded');
+      if (left <= 0) expire();
+      else this.#deadline = net.runtime.timer(left, expire);
     }
   }
 

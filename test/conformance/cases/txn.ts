@@ -235,6 +235,14 @@ const state: readonly Case[] = [
   ),
   {
     ...refused(
+      'an unknown lease is told before a missing key',
+      { success: [op.put('x', '', { ignoreValue: true, lease: 0x7eadn })] },
+      'lease-not-found',
+    ),
+    since: '3.7',
+  },
+  {
+    ...refused(
       'the first operation in error is told',
       (t) => ({ success: [op.get('a', { revision: t.base + 9 }), op.put('b', '1', { lease: 0x7eadn })] }),
       'future-revision',

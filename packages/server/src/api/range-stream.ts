@@ -36,10 +36,9 @@ export function serveRangeStream(member: ServedMember, stream: ServedStream<Rang
 
 function check(request: RangeRequest): void {
   checkRange(request);
-  if (request.sortOrder !== RangeRequest_SortOrder.NONE || request.sortTarget !== RangeRequest_SortTarget.KEY) {
-    throw failure('range-stream-sort');
-  }
-  const { minModRevision, maxModRevision, minCreateRevision, maxCreateRevision } = request;
+  const { sortOrder, sortTarget, minModRevision, maxModRevision, minCreateRevision, maxCreateRevision } = request;
+  // Ascending keys are the order in which it reads anyway.
+  if (sortOrder === RangeRequest_SortOrder.DESCEND || sortTarget !== RangeRequest_SortTarget.KEY) throw failure('range-stream-sort');
   if (minModRevision !== 0 || maxModRevision !== 0 || minCreateRevision !== 0 || maxCreateRevision !== 0) {
     throw failure('range-stream-filters');
   }

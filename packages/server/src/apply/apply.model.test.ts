@@ -136,7 +136,11 @@ class Model {
     }
     const more = r.limit > 0 && kvs.length > r.limit;
     if (more) kvs = kvs.slice(0, r.limit);
-    return { kvs: kvs.map((kv) => (r.keysOnly ? { ...kv, value: '' } : kv)), count: all.length, more };
+    return {
+      kvs: kvs.map((kv) => (r.keysOnly ? { ...kv, value: '', ...(r.sortTarget !== 4 && { lease: 0n }) } : kv)),
+      count: all.length,
+      more,
+    };
   }
 
   holds(c: Compare): boolean {
@@ -157,10 +161,9 @@ class Model {
     });
   }
 
-  checkPut(r: PutRequest, leaseFirst: boolean, keys: Map<string, ModelKv> = this.#keys): void {
-    const noLease = () => r.lease !== 0n && !this.leases.has(r.lease) && refused('requested lease not found');
-    const noKey = () => (r.ignoreValue || r.ignoreLease) && !keys.has(text(r.key)) && refused('key not found');
-    for (const check of leaseFirst ? [noLease, noKey] : [noKey, noLease]) check();
+  checkPut(r: PutRequest, keys: Map<string, ModelKv> = this.#keys): void {
+    if (r.lease !== 0n && !this.leases.has(r.lease)) refused('requested lease not found');
+    if ((r.ignoreValue || r.ignoreLease) && !keys.has(text(r.key))) refused('key not found');
   }
 
   checkRevision(r: RangeRequest): void {
@@ -189,12 +192,12 @@ class Model {
     };
     const run = plan(r);
     const gone = new Map(this.snapshots[this.revision]);
-    for (const { requestPut, requestDeleteRange } of leaves) {
+    for (const { requestPut, requestDeleteRange, requestRange } of leaves) {
+      if (requestRange) this.checkRevision(requestRange);
       if (requestDeleteRange)
         for (const kv of this.inRange(gone, text(requestDeleteRange.key), text(requestDeleteRange.rangeEnd))) gone.delete(kv.key);
-      if (requestPut) this.checkPut(requestPut, false, gone);
+      if (requestPut) this.checkPut(requestPut, gone);
     }
-    for (const { requestRange } of leaves) if (requestRange) this.checkRevision(requestRange);
     const result = run();
     return { ...result, revision: this.header };
   }
@@ -209,7 +212,7 @@ class Model {
   #dispatch(kind: RequestKind, body: Uint8Array, isStale: boolean): object {
     if (kind === 'put') {
       const r = PutRequest.decode(body);
-      this.checkPut(r, true);
+      this.checkPut(r);
       return this.put(r);
     }
     if (kind === 'deleteRange') {

@@ -80,16 +80,18 @@ const isFuture = refused('mvcc: required revision is a future revision');
 const isCompacted = refused('mvcc: required revision has been compacted');
 
 describe('a refusal', () => {
-  it('of a plain put looks for the lease first, of a put in a txn for the key', () => {
+  it('of a put looks for the lease first, then for the key', () => {
     const init = { lease: 7n, ignoreValue: true };
     expect(put('a', '', init)).toMatchObject(noLease);
-    expect(txn({ success: [putOf('a', init)] })).toMatchObject(noKey);
+    expect(txn({ success: [putOf('a', init)] })).toMatchObject(noLease);
+    expect(txn({ success: [putOf('a', { ignoreValue: true })] })).toMatchObject(noKey);
   });
 
-  it('of a txn looks at all puts before the ranges, and leaves nothing behind', () => {
+  it('of a txn looks at its operations in their order, and leaves nothing behind', () => {
     put('a');
     const { revision } = mvcc;
-    expect(txn({ success: [putOf('b'), rangeOf('a', { revision: 99 }), putOf('c', { lease: 7n })] })).toMatchObject(noLease);
+    expect(txn({ success: [putOf('b'), putOf('c', { lease: 7n }), rangeOf('a', { revision: 99 })] })).toMatchObject(noLease);
+    expect(txn({ success: [putOf('b'), rangeOf('a', { revision: 99 }), putOf('c', { lease: 7n })] })).toMatchObject(isFuture);
     expect(txn({ success: [putOf('b'), rangeOf('a', { revision: 99 })] })).toMatchObject(isFuture);
     expect(txn({ success: [putOf('b'), { requestTxn: { success: [rangeOf('a', { revision: 99 })] } }] })).toMatchObject(isFuture);
     expect(mvcc.revision).toBe(revision);

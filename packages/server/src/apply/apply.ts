@@ -252,18 +252,18 @@ export class Applier {
     return response;
   }
 
-  /** Everything that can fail, before anything is written: all puts first, then all ranges, as etcd does. */
+  /** Everything that can fail, before anything is written: in the order of the operations, as etcd does since 3.6. */
   #checkPlan(plan: TxnPlan): void {
     const deleted: KeyRange[] = [];
-    for (const { requestPut, requestDeleteRange } of leavesOf(plan)) {
+    for (const { requestPut, requestDeleteRange, requestRange } of leavesOf(plan)) {
+      if (requestRange !== undefined) this.#checkRevision(requestRange, this.#mvcc.revision);
       if (requestDeleteRange !== undefined) deleted.push(KeyRange.fromWire(requestDeleteRange.key, requestDeleteRange.rangeEnd));
       if (requestPut === undefined) continue;
+      this.#checkLease(requestPut);
       this.#checkKept(requestPut);
       // A deletion without an end may come before a put of a key it deletes; what the put is to keep is gone by then. etcd stops there for good.
       if (keepsSomething(requestPut) && deleted.some((range) => range.contains(requestPut.key))) throw failure('key-not-found');
-      this.#checkLease(requestPut);
     }
-    for (const { requestRange } of leavesOf(plan)) if (requestRange !== undefined) this.#checkRevision(requestRange, this.#mvcc.revision);
   }
 
   /** Runs the branch that was chosen. The header of a nested response stays empty. */

@@ -130,6 +130,11 @@ export function withoutValue(bytes: Uint8Array): Uint8Array {
   return result;
 }
 
+/** A view of the fields up to the value: key, revisions and version, without value and lease. */
+export function withoutValueAndLease(bytes: Uint8Array): Uint8Array {
+  return bytes.subarray(0, fieldsOf(bytes).valueField);
+}
+
 class Cursor {
   at = 0;
   readonly #bytes: Uint8Array;

@@ -1,7 +1,7 @@
 import { compareBytes, KeyRange, type RangeRequest, RangeRequest_SortOrder, RangeRequest_SortTarget } from '@conclave/protocol';
 import type { Row } from '../storage/backend/backend.ts';
 import type { Store } from '../storage/backend/store.ts';
-import { fieldsOf, keyOf, valueIn, withoutValue } from './key-value.ts';
+import { fieldsOf, keyOf, valueIn, withoutValue, withoutValueAndLease } from './key-value.ts';
 import type { Revisions } from './revisions.ts';
 import {
   isPastOf,
@@ -84,7 +84,7 @@ export class RangeRead {
 
   /** What was collected, and leaves the read without it: for a read that is answered in parts, in key order and without filters. */
   part(): Uint8Array[] {
-    const kvs = this.#request.keysOnly ? this.#kvs.map(withoutValue) : this.#kvs;
+    const kvs = asAsked(this.#kvs, this.#request);
     this.#kvs = [];
     this.#owned = 0;
     return kvs;
@@ -96,8 +96,7 @@ export class RangeRead {
     const matched = isCutEarly(request) ? this.#count : this.#kvs.length;
     let kvs = sorted(this.#kvs, request);
     if (request.limit > 0 && kvs.length > request.limit) kvs = kvs.slice(0, request.limit);
-    if (request.keysOnly) kvs = kvs.map(withoutValue);
-    return { kvs, count: this.#count, more: !request.countOnly && request.limit > 0 && matched > request.limit };
+    return { kvs: asAsked(kvs, request), count: this.#count, more: !request.countOnly && request.limit > 0 && matched > request.limit };
   }
 
   #readKey(): boolean {
@@ -143,6 +142,12 @@ export class RangeRead {
     this.#wanted--;
     this.#kvs.push(kv);
   }
+}
+
+/** keys_only leaves the lease out too, except where the read was sorted by value: so it is since etcd 3.7. */
+function asAsked(kvs: Uint8Array[], { keysOnly, sortTarget }: RangeRequest): Uint8Array[] {
+  if (!keysOnly) return kvs;
+  return kvs.map(sortTarget === RangeRequest_SortTarget.VALUE ? withoutValue : withoutValueAndLease);
 }
 
 /** When a read has to stop for now. */
