@@ -259,8 +259,12 @@ describe.each([
   });
 
   test('a deadline already past ends the call without hanging', async () => {
-    const { connection } = await rig({ '/t.S/Hang': unary(() => undefined) });
+    const { connection } = await rig({ '/t.S/Hang': unary(() => undefined), '/t.S/Echo': echo });
     expect((await call(connection, '/t.S/Hang', '', { deadline: runtime.monotonic() - 1_000 })).end.code).toBe(4);
+    expect(
+      (await call(connection, '/t.S/Echo', 'x', { deadline: runtime.monotonic() - 1_000 })).end.code,
+      'though it would be answered at once',
+    ).toBe(4);
   });
 
   test('cancel ends the call once with CANCELLED, aborts the signal of the handler, and is idempotent', async () => {
@@ -292,7 +296,10 @@ describe.each([
     const end = await new Promise<CallEnd>((resolve) => connection.unary('/t.S/Count', bytes(''), {}, resolve).cancel());
     expect([end.code, end.notProcessed]).toEqual([1, true]);
     await call(connection, '/t.S/Count', '');
-    expect(calls).toBe(1);
+    const connected = await new Promise<CallEnd>((resolve) => connection.unary('/t.S/Count', bytes(''), {}, resolve).cancel());
+    expect([connected.code, connected.notProcessed]).toEqual([1, true]);
+    await call(connection, '/t.S/Count', '');
+    expect(calls).toBe(2);
   });
 
   test('onCancel stays silent when a call ends by itself', async () => {
