@@ -25,7 +25,7 @@ export interface ServedMember {
   readonly limits: ServiceLimits;
 }
 
-export interface ServiceLimits {
+interface ServiceLimits {
   /** Operations in a txn, etcd's `--max-txn-ops`. Its default is 128. */
   readonly maxTxnOps: number;
   /** What a chunk of a RangeStream aims at, etcd's `--max-request-bytes`. Its default is 1.5 MiB. */
