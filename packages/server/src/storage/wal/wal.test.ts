@@ -176,6 +176,37 @@ describe('segments', () => {
     expect(recovered.entries).toEqual(entries(11, 100, 1));
   });
 
+  test('the hard state is found in the segment before when the first batch of the newest one is torn behind its head', async () => {
+    const disk = new SimulatedDisk();
+    const { wal } = await open(disk, { segmentBytes: small });
+    for (let index = 1; index <= 4; index++) {
+      await append(wal, { entries: entries(index, index, 1), hardState: hardState(1, index) });
+      await settle();
+    }
+    const newest = `${dir}/00000002.wal`;
+    const afterHead = 96;
+    disk.overwrite(newest, afterHead, Uint8Array.of(disk.contents(newest)[afterHead]! ^ 1));
+    const { recovered } = await reopen(disk, { appliedIndex: 3 });
+    expect(recovered).toMatchObject({ entries: [], firstIndex: 4, hardState: hardState(1, 3) });
+  });
+
+  test('are not released before the first batch of the next one is durable', async () => {
+    const runtime = new VirtualRuntime();
+    const disk = new SimulatedDisk({ runtime, latencyMs: ({ kind }) => (kind === 'sync' ? 10 : 0) });
+    const { wal } = await runtime.run(open(disk, { runtime, segmentBytes: small }));
+    for (let index = 1; index <= 3; index++) {
+      wal.append({ entries: entries(index, index, 1), hardState: hardState(1, index) }, () => {});
+      await runtime.advance(40);
+    }
+    wal.append({ entries: entries(4, 4, 1), hardState: undefined }, () => {});
+    wal.release(3);
+    await runtime.advance(5);
+    expect(disk.names(dir)).toContain('00000001.wal');
+    expect(disk.contents(`${dir}/00000002.wal`)[0]).not.toBe(0);
+    await runtime.advance(50);
+    expect(disk.names(dir)).not.toContain('00000001.wal');
+  });
+
   test('a batch larger than a segment is kept whole', async () => {
     const disk = new SimulatedDisk();
     const { wal } = await open(disk, { segmentBytes: small });
