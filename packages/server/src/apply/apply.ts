@@ -1,6 +1,7 @@
 import {
   CompactionRequest,
   CompactionResponse,
+  type Compare,
   DeleteRangeRequest,
   DeleteRangeResponse,
   KeyRange,
@@ -243,13 +244,19 @@ export class Applier {
   // ---- txns -------------------------------------------------------------------------------------------------------------------------
 
   #txn(request: TxnRequest): TxnResponse {
-    const plan = planTxn(request, ({ key, rangeEnd }) => this.#mvcc.rangeSync(RangeRequest.create({ key, rangeEnd })).kvs);
+    const plan = planTxn(request, (compare) => this.#compared(compare));
     this.#checkPlan(plan);
     const txn = this.#mvcc.begin();
     const response = this.#run(txn, plan);
     txn.end();
     response.header = ResponseHeader.create({ revision: txn.revision });
     return response;
+  }
+
+  #compared({ key, rangeEnd }: Compare): readonly Uint8Array[] {
+    if (rangeEnd.length > 0) return this.#mvcc.rangeSync(RangeRequest.create({ key, rangeEnd })).kvs;
+    const kv = this.#mvcc.get(key);
+    return kv === undefined ? [] : [kv];
   }
 
   /** Everything that can fail, before anything is written: in the order of the operations, as etcd does since 3.6. */

@@ -24,15 +24,14 @@
  * compute another state than its peers: {@link EntryFormatError} halts the member.
  */
 
-/** The kinds of request that go through the log, by their number in the format. Numbers are never reused. */
+/** The kinds of request that go through the log, and their numbers in the format: from 1 on, without a gap, never reused. */
 const kindNumbers = { put: 1, deleteRange: 2, txn: 3, compaction: 4, leaseGrant: 5, leaseRevoke: 6 } as const;
 
 /** The request message follows from it: `put` carries a PutRequest, and so on. */
 export type RequestKind = keyof typeof kindNumbers;
 
-const kindNames: ReadonlyMap<number, RequestKind> = new Map(
-  Object.entries(kindNumbers).map(([name, number]) => [number, name as RequestKind] as const),
-);
+/** By number. */
+const kindNames: readonly (RequestKind | undefined)[] = [undefined, ...(Object.keys(kindNumbers) as RequestKind[])];
 
 /** A client's request on its way through the log. */
 export interface LoggedRequest {
@@ -69,19 +68,20 @@ const textEncoder = new TextEncoder();
 const textDecoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const noUser = new Uint8Array(0);
 
-/** The entry's bytes. @throws RangeError for a number outside 0 to 2^53-1. */
+/** The entry's bytes. They may share their buffer with other entries'. @throws RangeError for a number outside 0 to 2^53-1. */
 export function encodeEntry(request: LoggedRequest): Uint8Array {
   const user = request.user === '' ? noUser : textEncoder.encode(request.user);
-  const bytes = new Uint8Array(headerBytes + user.length + request.body.length);
-  const view = new DataView(bytes.buffer);
-  view.setUint8(0, formatVersion);
-  view.setUint8(1, kindNumbers[request.kind]);
-  view.setUint32(4, user.length);
-  view.setBigUint64(8, request.member);
-  writeNumber(view, 16, request.epoch);
-  writeNumber(view, 24, request.counter);
-  writeNumber(view, 32, request.term);
-  writeNumber(view, 40, request.authRevision);
+  const bytes = allocate(headerBytes + user.length + request.body.length);
+  const { high, low } = wordsOf(request.member);
+  bytes[0] = formatVersion;
+  bytes[1] = kindNumbers[request.kind];
+  writeWord(bytes, 4, user.length);
+  writeWord(bytes, 8, high);
+  writeWord(bytes, 12, low);
+  writeNumber(bytes, 16, request.epoch);
+  writeNumber(bytes, 24, request.counter);
+  writeNumber(bytes, 32, request.term);
+  writeNumber(bytes, 40, request.authRevision);
   bytes.set(user, headerBytes);
   bytes.set(request.body, headerBytes + user.length);
   return bytes;
@@ -90,22 +90,20 @@ export function encodeEntry(request: LoggedRequest): Uint8Array {
 /** @throws EntryFormatError when this program cannot know what the entry means. */
 export function decodeEntry(bytes: Uint8Array): LoggedRequest {
   if (bytes.length < headerBytes) throw new EntryFormatError(`entry of ${bytes.length} bytes is shorter than its header`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const version = view.getUint8(0);
-  if (version !== formatVersion) throw new EntryFormatError(`entry has format version ${version}, this program knows ${formatVersion}`);
-  const kind = kindNames.get(view.getUint8(1));
-  if (kind === undefined) throw new EntryFormatError(`entry has kind ${view.getUint8(1)}, which this program does not know`);
-  if (view.getUint16(2) !== 0) throw new EntryFormatError(`entry has reserved bits set: ${view.getUint16(2)}`);
-  const bodyStart = headerBytes + view.getUint32(4);
+  if (bytes[0] !== formatVersion) throw new EntryFormatError(`entry has format version ${bytes[0]}, this program knows ${formatVersion}`);
+  const kind = kindNames[bytes[1]!];
+  if (kind === undefined) throw new EntryFormatError(`entry has kind ${bytes[1]}, which this program does not know`);
+  if (bytes[2] !== 0 || bytes[3] !== 0) throw new EntryFormatError(`entry has reserved bits set: ${bytes[2]} ${bytes[3]}`);
+  const bodyStart = headerBytes + readWord(bytes, 4);
   if (bodyStart > bytes.length) throw new EntryFormatError(`entry of ${bytes.length} bytes ends inside its user name`);
   return {
     kind,
-    member: view.getBigUint64(8),
-    epoch: readNumber(view, 16, 'epoch'),
-    counter: readNumber(view, 24, 'counter'),
-    term: readNumber(view, 32, 'term'),
+    member: memberOf(readWord(bytes, 8), readWord(bytes, 12)),
+    epoch: readNumber(bytes, 16, 'epoch'),
+    counter: readNumber(bytes, 24, 'counter'),
+    term: readNumber(bytes, 32, 'term'),
     user: readUser(bytes, bodyStart),
-    authRevision: readNumber(view, 40, 'auth revision'),
+    authRevision: readNumber(bytes, 40, 'auth revision'),
     body: bytes.subarray(bodyStart),
   };
 }
@@ -119,14 +117,57 @@ function readUser(bytes: Uint8Array, end: number): string {
   }
 }
 
-function writeNumber(view: DataView, offset: number, value: number): void {
+function writeNumber(bytes: Uint8Array, offset: number, value: number): void {
   if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${value} does not fit an entry's 53-bit field`);
-  view.setUint32(offset, Math.floor(value / twoTo32));
-  view.setUint32(offset + 4, value % twoTo32);
+  writeWord(bytes, offset, Math.floor(value / twoTo32));
+  writeWord(bytes, offset + 4, value);
 }
 
-function readNumber(view: DataView, offset: number, name: string): number {
-  const value = view.getUint32(offset) * twoTo32 + view.getUint32(offset + 4);
+function readNumber(bytes: Uint8Array, offset: number, name: string): number {
+  const value = readWord(bytes, offset) * twoTo32 + readWord(bytes, offset + 4);
   if (value > Number.MAX_SAFE_INTEGER) throw new EntryFormatError(`${name} of the entry exceeds 2^53-1`);
   return value;
+}
+
+// Bytes one by one, and ids by the last one seen: a DataView and a bigint made for every entry cost more than all the rest of the header.
+
+/** The low 32 bits of a whole number. */
+function writeWord(bytes: Uint8Array, offset: number, value: number): void {
+  const word = (value % twoTo32) | 0;
+  bytes[offset] = word >>> 24;
+  bytes[offset + 1] = word >>> 16;
+  bytes[offset + 2] = word >>> 8;
+  bytes[offset + 3] = word;
+}
+
+function readWord(bytes: Uint8Array, offset: number): number {
+  return ((bytes[offset]! << 24) | (bytes[offset + 1]! << 16) | (bytes[offset + 2]! << 8) | bytes[offset + 3]!) >>> 0;
+}
+
+let lastMember = { id: 0n, high: 0, low: 0 };
+
+function wordsOf(id: bigint): { readonly high: number; readonly low: number } {
+  if (lastMember.id !== id) lastMember = { id, high: Number(id >> 32n), low: Number(id & 0xffffffffn) };
+  return lastMember;
+}
+
+function memberOf(high: number, low: number): bigint {
+  if (lastMember.high !== high || lastMember.low !== low) lastMember = { id: (BigInt(high) << 32n) | BigInt(low), high, low };
+  return lastMember.id;
+}
+
+/** Small entries are cut from a common buffer, which is zero and never used twice: a buffer of its own for each costs more than its encoding. */
+const slabBytes = 64 * 1024;
+const maxSharedBytes = 4 * 1024;
+let slab = new Uint8Array(0);
+let slabUsed = 0;
+
+function allocate(length: number): Uint8Array {
+  if (length > maxSharedBytes) return new Uint8Array(length);
+  if (slabUsed + length > slab.length) {
+    slab = new Uint8Array(slabBytes);
+    slabUsed = 0;
+  }
+  slabUsed += length;
+  return slab.subarray(slabUsed - length, slabUsed);
 }

@@ -6,6 +6,7 @@
  * least 1 and a createRevision, so the field after the key tells them apart.
  */
 
+import { allocate } from './slab.ts';
 import { putVarint, varintSize } from './varint.ts';
 
 const keyTag = 0x0a;
@@ -40,14 +41,14 @@ export interface KvInit {
   readonly lease: bigint;
 }
 
-/** The stored form, in memory of its own. */
+/** The stored form. Key and value are copied. */
 export function encodeKv(init: KvInit): Uint8Array {
   const { key, value, lease } = init;
   const keyField = 1 + varintSize(key.length) + key.length;
   const numbers = 3 + varintSize(init.createRevision) + varintSize(init.modRevision) + varintSize(init.version);
   const valueField = value.length === 0 ? 0 : 1 + varintSize(value.length) + value.length;
   const leaseField = lease === 0n ? 0 : 1 + leaseSize(lease);
-  const bytes = new Uint8Array(keyField + numbers + valueField + leaseField);
+  const bytes = allocate(keyField + numbers + valueField + leaseField);
   let at = putBytes(bytes, 0, keyTag, key);
   at = putNumber(bytes, at, createTag, init.createRevision);
   at = putNumber(bytes, at, modTag, init.modRevision);
@@ -57,9 +58,9 @@ export function encodeKv(init: KvInit): Uint8Array {
   return bytes;
 }
 
-/** The stored form of a deletion, in memory of its own. */
+/** The stored form of a deletion. The key is copied. */
 export function encodeTombstone(key: Uint8Array, modRevision: number): Uint8Array {
-  const bytes = new Uint8Array(2 + varintSize(key.length) + key.length + varintSize(modRevision));
+  const bytes = allocate(2 + varintSize(key.length) + key.length + varintSize(modRevision));
   putNumber(bytes, putBytes(bytes, 0, keyTag, key), modTag, modRevision);
   return bytes;
 }
@@ -120,10 +121,10 @@ export function leaseOf(bytes: Uint8Array): bigint {
   return BigInt.asIntN(64, lease);
 }
 
-/** The same without the value, as a read with keysOnly answers. */
+/** The same without the value, as a read with keysOnly answers. May share its bytes. */
 export function withoutValue(bytes: Uint8Array): Uint8Array {
   const { valueField, valueEnd } = fieldsOf(bytes);
-  if (valueField === valueEnd) return bytes;
+  if (valueEnd === bytes.length) return bytes.subarray(0, valueField);
   const result = new Uint8Array(bytes.length - (valueEnd - valueField));
   result.set(bytes.subarray(0, valueField));
   result.set(bytes.subarray(valueEnd), valueField);

@@ -44,7 +44,8 @@ export class RangeRead {
   readonly #store: Store;
   readonly #revisions: Revisions;
   readonly #request: RangeRequest;
-  readonly #range: KeyRange;
+  /** Undefined for a read of one key. */
+  readonly #range: KeyRange | undefined;
   /** KeyValues still to collect; what lies beyond them is only counted. */
   #wanted: number;
   #kvs: Uint8Array[] = [];
@@ -59,17 +60,17 @@ export class RangeRead {
     this.#store = store;
     this.#revisions = revisions;
     this.#request = request;
-    this.#range = KeyRange.fromWire(request.key, request.rangeEnd);
+    this.#range = request.rangeEnd.length === 0 ? undefined : KeyRange.fromWire(request.key, request.rangeEnd);
     this.revision = revision;
     this.#wanted = wantedOf(request);
   }
 
   /** Reads on. True when the range was read to its end; false when the slice was spent before, or `room` KeyValues were collected. */
   step(slicer?: Slicer, room: number = Number.POSITIVE_INFINITY): boolean {
-    if (this.#range.isSingle) return this.#readKey();
+    if (this.#range === undefined) return this.#readKey();
     if (this.#range.isEmpty()) return true;
     const pause = new Pause(slicer, () => this.holds(room));
-    return this.revision === this.#revisions.current ? this.#stepHead(pause) : this.#stepPast(pause);
+    return this.revision === this.#revisions.current ? this.#stepHead(this.#range, pause) : this.#stepPast(this.#range, pause);
   }
 
   /** Makes what was read so far independent of storage. To be called before returning to the event loop. */
@@ -100,16 +101,16 @@ export class RangeRead {
   }
 
   #readKey(): boolean {
-    const { key } = this.#range;
+    const { key } = this.#request;
     const isCurrent = this.revision === this.#revisions.current;
     const kv = isCurrent ? this.#store.get('head', key) : versionAt(this.#store, pastPrefix(key), this.revision);
     if (kv !== undefined) this.#take(kv);
     return true;
   }
 
-  #stepHead(pause: Pause): boolean {
-    const start = this.#last === undefined ? this.#range.start : successor(this.#last);
-    for (const row of this.#store.scan('head', start, this.#range.end)) {
+  #stepHead(range: KeyRange, pause: Pause): boolean {
+    const start = this.#last === undefined ? range.start : successor(this.#last);
+    for (const row of this.#store.scan('head', start, range.end)) {
       this.#take(row.value);
       if (!pause.isDue()) continue;
       this.#last = new Uint8Array(row.key);
@@ -118,9 +119,9 @@ export class RangeRead {
     return true;
   }
 
-  #stepPast(pause: Pause): boolean {
-    const end = this.#range.end === undefined ? undefined : pastStart(this.#range.end);
-    let from: Uint8Array | undefined = this.#last === undefined ? pastStart(this.#range.start) : pastAfter(pastPrefix(this.#last));
+  #stepPast(range: KeyRange, pause: Pause): boolean {
+    const end = range.end === undefined ? undefined : pastStart(range.end);
+    let from: Uint8Array | undefined = this.#last === undefined ? pastStart(range.start) : pastAfter(pastPrefix(this.#last));
     while (from !== undefined) {
       const scan = new PastScan(this.#store, this.revision, pause);
       if (!scan.run(from, end, (row) => this.#takePast(row))) {

@@ -96,8 +96,15 @@ export function keyOfPrefix(prefix: Uint8Array): Uint8Array {
   return bytes.subarray(0, length);
 }
 
-/** Value in `past`: the sub-revision of the version, and whether it is a deletion. */
+/** Value in `past`: the sub-revision of the version, and whether it is a deletion. Not to be written into: common ones are shared. */
 export function pastValue(sub: number, tombstone: boolean): Uint8Array {
+  return sub === 0 ? (tombstone ? firstDeletion : firstPut) : newPastValue(sub, tombstone);
+}
+
+const firstPut = newPastValue(0, false);
+const firstDeletion = newPastValue(0, true);
+
+function newPastValue(sub: number, tombstone: boolean): Uint8Array {
   const bytes = new Uint8Array(5);
   bytes[0] = tombstone ? 1 : 0;
   put32(bytes, 1, sub);
