@@ -283,6 +283,20 @@ describe('an end that nothing can be done about', () => {
     expect(fine.error).toBeUndefined();
   });
 
+  test('creations that a lost stream left unanswered do not count on the next', async () => {
+    const gone = follow({ startRevision: 4 });
+    const fine = follow({ startRevision: 5 });
+    const refused = follow({ startRevision: 6 });
+    await stream();
+    gone.unsubscribe();
+    const next = await reconnected(2);
+    next.created(0);
+    next.refuse('mvcc: watcher range is empty');
+    await settle();
+    expect(fine.error).toBeUndefined();
+    expect(refused.error).toMatchObject({ code: 'watch-range-empty' });
+  });
+
   test('a refused stream ends all its watches', async () => {
     const records = [follow(), follow()];
     (await stream()).stream.end(12, { message: 'unknown service etcdserverpb.Watch' });
