@@ -3,6 +3,7 @@ import { type Loopback, type LoopbackServer, loopback, type Routes, type Runtime
 import { type GrpcServer, grpcServer } from '@conclave/wire/grpc-server';
 import { headerAt } from './api/header.ts';
 import { HttpDoor } from './api/http.ts';
+import { LeaderGuard } from './api/leader-guard.ts';
 import { Listener } from './api/listener.ts';
 import { checkUrl, parseListenUrl, withBoundPort } from './api/listener-url.ts';
 import type { ServedMember } from './api/member.ts';
@@ -201,6 +202,7 @@ class EmbeddedServer implements ConclaveServer {
     this.#member?.compactor.stop();
     await this.#member?.replica.stop(drainMs);
     this.#member?.watches.close();
+    this.#member?.leaderGuard.stop();
     if (this.#member === undefined) await this.#storage?.log.close();
     await this.#storage?.close();
   }
@@ -295,6 +297,7 @@ function runMember(storage: MemberStorage, { runtime, settings, fatal, members }
     applier,
     leases,
     watches,
+    leaderGuard: new LeaderGuard({ runtime, replica, electionTimeoutMs: settings.electionMs }),
     compactor,
     members,
     databaseSize: () => store.size(),
@@ -303,7 +306,6 @@ function runMember(storage: MemberStorage, { runtime, settings, fatal, members }
       maxTxnOps: settings.maxTxnOps,
       maxRequestBytes: settings.maxRequestBytes,
       quotaBytes: 0,
-      electionTimeoutMs: settings.electionMs,
     },
   };
 }

@@ -40,6 +40,11 @@ export class LeaderGuard {
     if (this.#timer === undefined) this.#arm();
   }
 
+  /** Looks no more. The streams are somebody else's to end. */
+  stop(): void {
+    for (const call of this.#calls) this.#forget(call);
+  }
+
   #arm(): void {
     const { runtime, electionTimeoutMs } = this.#options;
     this.#timer = runtime.timer(electionTimeoutMs, () => this.#look(), { background: true });

@@ -5,6 +5,7 @@ import type { LeaseTable } from '../lease/lease-table.ts';
 import type { Mvcc } from '../mvcc/mvcc.ts';
 import type { WatchHub } from '../mvcc/watch/watch-hub.ts';
 import type { Replica } from '../replica/replica.ts';
+import type { LeaderGuard } from './leader-guard.ts';
 
 /** Everything of this member that the services reach. They hold no state of their own beyond their calls. */
 export interface ServedMember {
@@ -16,6 +17,7 @@ export interface ServedMember {
   readonly applier: Pick<Applier, 'readTxn'>;
   readonly leases: Pick<LeaseTable, 'has' | 'ids' | 'keysOf' | 'ttlSeconds'>;
   readonly watches: Pick<WatchHub, 'open'>;
+  readonly leaderGuard: LeaderGuard;
   /** The members of the cluster, this one included, by ascending id. */
   members(): readonly Member[];
   /** Bytes of the database file, and how many of them are in use; both above 0. */
@@ -32,5 +34,4 @@ interface ServiceLimits {
   readonly maxRequestBytes: number;
   /** Bytes the database may grow to, as Status tells it; 0 when it is not bounded. */
   readonly quotaBytes: number;
-  readonly electionTimeoutMs: number;
 }

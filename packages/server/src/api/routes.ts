@@ -4,7 +4,6 @@ import { authRoutes } from './auth.ts';
 import { clusterRoutes } from './cluster.ts';
 import { healthRoutes } from './health.ts';
 import { kvRoutes } from './kv.ts';
-import { LeaderGuard } from './leader-guard.ts';
 import { leaseRoutes } from './lease.ts';
 import { maintenanceRoutes } from './maintenance.ts';
 import type { ServedMember } from './member.ts';
@@ -19,8 +18,7 @@ import { watchRoutes } from './watch.ts';
  * net.serve('member-1', routes);
  */
 export function createRoutes(member: ServedMember): Routes {
-  const { runtime, replica, limits } = member;
-  const guard = new LeaderGuard({ runtime, replica, electionTimeoutMs: limits.electionTimeoutMs });
+  const guard = member.leaderGuard;
   return new Map([
     ...rows(KV, kvRoutes(member, guard)),
     ...rows(Watch, watchRoutes(member, guard)),

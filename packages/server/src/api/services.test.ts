@@ -26,6 +26,7 @@ import type { WatchStream } from '../mvcc/watch/watch-stream.ts';
 import { Replica } from '../replica/replica.ts';
 import { BufferedStore } from '../storage/backend/buffered-store.ts';
 import { MemoryBackend } from '../storage/backend/memory.ts';
+import { LeaderGuard } from './leader-guard.ts';
 import type { ServedMember } from './member.ts';
 import { createRoutes } from './routes.ts';
 
@@ -80,6 +81,7 @@ class World {
   readonly applier: Applier;
   readonly replica: Replica<Applied>;
   readonly routes: Routes;
+  readonly leaderGuard: LeaderGuard;
   readonly #hub: WatchHub;
   readonly #net = loopback({ runtime: this.runtime });
   /** What the replica says of itself and the barrier, when the test wants it otherwise. */
@@ -109,6 +111,13 @@ class World {
       leases: this.leases,
       fatal,
     });
+    const leader = () => (this.hasLeader ? this.replica.leader : 0n);
+    const observed = {
+      get leader() {
+        return leader();
+      },
+    };
+    this.leaderGuard = new LeaderGuard({ runtime, replica: observed, electionTimeoutMs: 1000 });
     const header = (revision: number) => ({ clusterId, memberId, revision, raftTerm: this.replica.term });
     this.#hub = new WatchHub({ source: this.mvcc, runtime, header });
     this.routes = createRoutes(this.#served(store));
@@ -151,13 +160,14 @@ class World {
       applier,
       leases,
       watches: { open: (write) => this.#openWatches(write) },
+      leaderGuard: this.leaderGuard,
       members: () => [{ id: memberId, name: 'one', peerUrls: ['http://peer'], clientUrls: ['http://client'], isLearner: false }],
       databaseSize: () => store.size(),
       compactionDone: () =>
         new Promise((resolve) => {
           this.finishCompaction = resolve;
         }),
-      limits: { maxTxnOps: 128, maxRequestBytes: 2000, quotaBytes: 0, electionTimeoutMs: 1000 },
+      limits: { maxTxnOps: 128, maxRequestBytes: 2000, quotaBytes: 0 },
     };
   }
 
@@ -611,6 +621,13 @@ describe('Watch', () => {
     const late = world.open(watch, requireLeader);
     await say(late, { createRequest: { key } });
     expect([late.end?.code, late.end?.message]).toEqual([14, 'etcdserver: no leader']);
+  });
+
+  test('once the guard is stopped no timer of its is left', async () => {
+    await world.open(watch, requireLeader).settle();
+    const armed = world.runtime.pendingTimers;
+    world.leaderGuard.stop();
+    expect(world.runtime.pendingTimers).toBe(armed - 1);
   });
 
   test('a caller that does not read gets everything once it does', async () => {
