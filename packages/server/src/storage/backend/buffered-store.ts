@@ -20,15 +20,15 @@ export interface BufferedStoreOptions {
 }
 
 export interface StoreBounds {
-  /** How long the first change waits for company before a flush begins. Milliseconds, default 20. */
+  /** How long the first change waits for company before a flush begins. Milliseconds, default 50. */
   readonly flushDelayMs: number;
-  /** A filling generation of this size is flushed without waiting. Bytes, default 2 MiB. */
+  /** A filling generation of this size is flushed without waiting. Bytes, default 4 MiB. */
   readonly flushBytes: number;
   /** Above this size of the filling generation, while the other is still being flushed, the store is full. Bytes, default 16 MiB. */
   readonly generationBytesMax: number;
 }
 
-const defaultBounds: StoreBounds = { flushDelayMs: 20, flushBytes: 2 << 20, generationBytesMax: 16 << 20 };
+const defaultBounds: StoreBounds = { flushDelayMs: 50, flushBytes: 4 << 20, generationBytesMax: 16 << 20 };
 
 /**
  * The applied state over a backend. Rows live in one of three layers, the newer wins: the filling generation (written by apply), the flushing one
