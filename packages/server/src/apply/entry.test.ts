@@ -52,6 +52,17 @@ describe('a log entry', () => {
     );
   });
 
+  it('keeps the numbers of its kinds for ever', () => {
+    expect(kinds.map((kind) => encodeEntry({ ...sample, kind })[1])).toEqual([1, 2, 3, 4, 5, 6]);
+    for (const kind of kinds) expect(decodeEntry(encodeEntry({ ...sample, kind })).kind).toBe(kind);
+  });
+
+  it('may be larger than the buffer that small ones share', () => {
+    const entries = [1, 4000, 5000, 70_000, 4000].map((size) => ({ ...sample, body: new Uint8Array(size).fill(size) }));
+    const written = entries.map(encodeEntry);
+    expect(written.map(decodeEntry)).toEqual(entries);
+  });
+
   it('keeps a byte order mark at the start of a user name', () => {
     expect(decodeEntry(encodeEntry({ ...sample, user: '\uFEFFroot' })).user).toBe('\uFEFFroot');
   });

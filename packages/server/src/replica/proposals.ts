@@ -11,20 +11,22 @@ export interface ProposalsOptions {
   readonly maxQueuedBytes: number;
 }
 
-export interface NewProposal<R> {
+/** What is proposed, but for what the log entry says of this member. */
+export interface NewProposal {
   readonly kind: RequestKind;
   readonly body: Uint8Array;
   readonly user: string;
   readonly authRevision: number;
   /** Instant after which it must not enter the log any more. */
   readonly deadline: number;
-  readonly resolve: (result: R) => void;
-  readonly reject: (error: Error) => void;
 }
 
-interface Proposal<R> extends NewProposal<R> {
+interface Proposal<R> {
+  readonly request: NewProposal;
   /** Instant at which the caller is told that it took too long, whatever becomes of the request. */
   readonly expiresAt: number;
+  readonly resolve: (result: R) => void;
+  readonly reject: (error: Error) => void;
 }
 
 /** What a queued proposal costs beside its body. */
@@ -43,6 +45,7 @@ export class Proposals<R> {
   /** Oldest first, so also the first to expire. */
   #queue: Proposal<R>[] = [];
   #queuedBytes = 0;
+  #turnExpiresAt: number | undefined;
   /** By counter; oldest first. */
   readonly #waiting: Map<number, Proposal<R>> = new Map();
 
@@ -59,32 +62,37 @@ export class Proposals<R> {
     return this.#queue.length > 0;
   }
 
-  add(proposal: NewProposal<R>): void {
-    const bytes = proposal.body.length + overheadBytes;
+  add(request: NewProposal): Promise<R> {
+    const bytes = request.body.length + overheadBytes;
     if (this.#queue.length > 0 && this.#queuedBytes + bytes > this.#options.maxQueuedBytes) {
-      proposal.reject(refusalBeforeLog('too-many-requests'));
-      return;
+      return Promise.reject(refusalBeforeLog('too-many-requests'));
     }
     this.#queuedBytes += bytes;
-    this.#queue.push({ ...proposal, expiresAt: this.#options.runtime.monotonic() + this.#options.requestTimeoutMs });
+    // Those of one turn of the loop came at the same time.
+    this.#turnExpiresAt ??= this.#options.runtime.monotonic() + this.#options.requestTimeoutMs;
+    const expiresAt = this.#turnExpiresAt;
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ request, expiresAt, resolve, reject });
+    });
   }
 
   /** Hands the queue to raft, as far as it takes it: what is dropped (no leader, too much uncommitted) stays and is tried again. */
   enter(raft: Pick<Raft, 'propose' | 'term'>): void {
+    this.#turnExpiresAt = undefined;
     if (this.#queue.length === 0) return;
     const now = this.#options.runtime.monotonic();
     let taken = 0;
     for (const proposal of this.#queue) {
-      if (proposal.deadline <= now) proposal.reject(refusalBeforeLog('request-timeout'));
+      if (proposal.request.deadline <= now) proposal.reject(refusalBeforeLog('request-timeout'));
       else if (this.#propose(raft, proposal).status === 'dropped') break;
-      this.#queuedBytes -= proposal.body.length + overheadBytes;
+      this.#queuedBytes -= proposal.request.body.length + overheadBytes;
       taken += 1;
     }
     this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken);
   }
 
   #propose(raft: Pick<Raft, 'propose' | 'term'>, proposal: Proposal<R>): ProposalResult {
-    const { kind, body, user, authRevision } = proposal;
+    const { kind, body, user, authRevision } = proposal.request;
     const counter = this.#counter + 1;
     const entry = { kind, member: this.#options.member, epoch: this.#epoch, counter, term: raft.term, user, authRevision, body };
     const result = raft.propose(encodeEntry(entry));
@@ -109,7 +117,7 @@ export class Proposals<R> {
     const firstLive = this.#queue.findIndex((proposal) => proposal.expiresAt > now);
     const expired = this.#queue.splice(0, firstLive < 0 ? this.#queue.length : firstLive);
     for (const proposal of expired) {
-      this.#queuedBytes -= proposal.body.length + overheadBytes;
+      this.#queuedBytes -= proposal.request.body.length + overheadBytes;
       proposal.reject(refusalBeforeLog('request-timeout'));
     }
     for (const [counter, proposal] of this.#waiting) {

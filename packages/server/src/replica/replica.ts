@@ -192,10 +192,8 @@ export class Replica<R> {
     const refused = this.#refuse(body);
     if (refused) return Promise.reject(refused);
     const { user = '', authRevision = 0, deadline = Number.POSITIVE_INFINITY } = options;
-    return new Promise((resolve, reject) => {
-      this.#proposals.add({ kind, body, user, authRevision, deadline, resolve, reject });
-      this.#queueTurn();
-    });
+    this.#queueTurn();
+    return this.#proposals.add({ kind, body, user, authRevision, deadline });
   }
 
   #refuse(body: Uint8Array): Error | undefined {
@@ -326,7 +324,7 @@ export class Replica<R> {
   #handle(ready: Ready): void {
     if (ready.softState) this.#onSoftState(ready.softState);
     // Before the own write, so that the members' disks work at the same time (thesis section 10.2.1).
-    this.#options.peers?.send(ready.messages);
+    if (ready.messages.length > 0) this.#options.peers?.send(ready.messages);
     if (ready.append) this.#append(ready.append);
     for (const { context, index } of ready.readStates) this.#reads.confirmed(context, index);
     if (ready.readStates.length > 0) this.#reads.applied(this.appliedIndex);
