@@ -9,6 +9,7 @@ const cursorRow = ascii.encode('compactCursor');
 
 // Rows may hold values of a megabyte and more: a step ends after this many bytes whatever the rows.
 const bytesPerStep = 1 << 20;
+const olderPerScan = 2;
 
 /** A row of `log` as compaction passes it. `version` is 0 for a deletion. */
 interface Passed extends Position {
@@ -93,28 +94,33 @@ export class Compaction {
   }
 
   #pass({ main, sub, prefix, version }: Passed, target: number): void {
-    const isDeletion = version === 0;
-    // The first version of an incarnation has nothing older than the deletion before it, which was passed earlier: also when it stood at the
-    // previous compact revision, because the cursor went back to there.
-    if (version !== 1) this.#dropOlder(prefix, main);
-    if (main === target) return;
-    const pastRow = pastAt(prefix, main);
-    const row = this.#store.get('past', pastRow);
-    if (row === undefined) throw new Error(`no row in past for revision ${main}, which log holds`);
-    const isLastOfRevision = pastSubOf(row) === sub;
-    if (isLastOfRevision && !isDeletion) return;
+    const isLastOfRevision = this.#subAt(prefix, main, version) === sub;
+    if (main === target || (isLastOfRevision && version > 0)) return;
     this.#store.delete('log', logKey(main, sub));
-    if (isLastOfRevision) this.#store.delete('past', pastRow);
+    if (isLastOfRevision) this.#store.delete('past', pastAt(prefix, main));
   }
 
-  /** Takes out the versions of a key before `main`. There is at most one or two, because each went when the next was passed. */
-  #dropOlder(prefix: Uint8Array, main: number): void {
+  /**
+   * Takes out the versions of a key before `main`, and returns the sub-revision of its last change at `main`.
+   *
+   * There are at most one or two to take out, because each went when the next was passed; and none before the first version of an incarnation:
+   * the deletion before that was passed earlier, also when it stood at the previous compact revision, because the cursor went back to there.
+   */
+  #subAt(prefix: Uint8Array, main: number, version: number): number {
+    const isFirst = version === 1;
+    const newest = isFirst ? this.#store.get('past', pastAt(prefix, main)) : this.#dropOlder(prefix, main);
+    if (newest === undefined) throw new Error(`no row in past for revision ${main}, which log holds`);
+    return pastSubOf(newest);
+  }
+
+  #dropOlder(prefix: Uint8Array, main: number): Uint8Array | undefined {
     for (;;) {
-      const [older] = this.#store.scan('past', pastAt(prefix, main - 1), pastAfter(prefix), { limit: 1 });
-      if (older === undefined) return;
-      const key = new Uint8Array(older.key);
-      this.#store.delete('log', logKey(pastMainOf(key), pastSubOf(older.value)));
-      this.#store.delete('past', key);
+      const rows = Array.from(this.#store.scan('past', pastAt(prefix, main), pastAfter(prefix), { limit: olderPerScan + 1 }));
+      for (const { key, value } of rows.slice(1)) {
+        this.#store.delete('log', logKey(pastMainOf(key), pastSubOf(value)));
+        this.#store.delete('past', new Uint8Array(key));
+      }
+      if (rows.length <= olderPerScan) return rows[0] && pastMainOf(rows[0].key) === main ? rows[0].value : undefined;
     }
   }
 
