@@ -86,6 +86,7 @@ const nothing = new Uint8Array();
 const INTERNAL = 13;
 const UNAVAILABLE = 14;
 const CANCELLED = 1;
+const DEADLINE_EXCEEDED = 4;
 
 /**
  * One grpc-js channel is one attempt to connect and the connection that came of it. When it breaks the channel is let go, because a channel left
@@ -121,21 +122,21 @@ class GrpcConnection implements Connection {
   }
 
   unary(path: string, request: Uint8Array, options: CallOptions, done: (end: CallEnd, response: Uint8Array | undefined) => void): Call {
-    const call = new UnaryCall(this.#calls, done);
+    const call = new UnaryCall(this.#settings.runtime, this.#calls, done);
     this.#begin(call, path, options);
     call.send(request);
     return call;
   }
 
   stream(path: string, options: CallOptions, receiver: StreamReceiver): ClientStream {
-    const stream = new GrpcStream(this.#calls, receiver);
+    const stream = new GrpcStream(this.#settings.runtime, this.#calls, receiver);
     this.#begin(stream, path, options);
     return stream;
   }
 
   ping(timeoutMs: number, done: (alive: boolean) => void): void {
     const deadline = this.#settings.runtime.monotonic() + timeoutMs;
-    const call = new UnaryCall(this.#calls, () => done(call.answered));
+    const call = new UnaryCall(this.#settings.runtime, this.#calls, () => done(call.answered));
     this.#begin(call, healthCheck, { deadline });
     call.send(nothing);
   }
@@ -145,26 +146,28 @@ class GrpcConnection implements Connection {
     const channel = this.#channel;
     this.#forget();
     for (const call of this.#calls) call.end(UNAVAILABLE, 'connection closed');
-    channel?.close();
+    this.#settings.runtime.endOfTurn(() => channel?.close());
     this.#setState('closed');
   }
 
   #begin(call: OpenCall, path: string, options: CallOptions): void {
     if (this.#state === 'closed') {
-      call.refuse(this.#settings.runtime, UNAVAILABLE, 'connection closed');
+      call.refuse(UNAVAILABLE, 'connection closed');
+      return;
+    }
+    const { runtime } = this.#settings;
+    const left = options.deadline === undefined ? Number.POSITIVE_INFINITY : options.deadline - runtime.monotonic();
+    // Given one that is past, grpc-js reports the end and sends the request all the same.
+    if (left <= 0) {
+      call.refuse(DEADLINE_EXCEEDED, 'context deadline exceeded');
       return;
     }
     try {
       const metadata = metadataOf(options.metadata);
-      call.start(this.#open().createCall(path, this.#wallDeadline(options.deadline), null, null, undefined), metadata, this.#target);
+      call.start(this.#open().createCall(path, runtime.wall() + left, null, null, undefined), metadata, this.#target);
     } catch (error) {
-      call.refuse(this.#settings.runtime, INTERNAL, error instanceof Error ? error.message : String(error));
+      call.refuse(INTERNAL, error instanceof Error ? error.message : String(error));
     }
-  }
-
-  #wallDeadline(deadline: number | undefined): number {
-    if (deadline === undefined) return Number.POSITIVE_INFINITY;
-    return this.#settings.runtime.wall() + (deadline - this.#settings.runtime.monotonic());
   }
 
   /** The channel of the present attempt or connection; a new attempt if there is none. */
@@ -220,6 +223,7 @@ type GrpcCall = ReturnType<Channel['createCall']>;
 
 /** What every kind of call shares: its beginning, its one end, and its place among the connection's open calls. */
 abstract class OpenCall implements Call, InterceptingListener {
+  readonly #runtime: Runtime;
   readonly #open: Set<OpenCall>;
   protected call: GrpcCall | undefined;
   protected ended = false;
@@ -227,7 +231,8 @@ abstract class OpenCall implements Call, InterceptingListener {
   #headers = false;
   #trailers = false;
 
-  constructor(open: Set<OpenCall>) {
+  constructor(runtime: Runtime, open: Set<OpenCall>) {
+    this.#runtime = runtime;
     this.#open = open;
   }
 
@@ -245,16 +250,22 @@ abstract class OpenCall implements Call, InterceptingListener {
   }
 
   /** Ends a call that never began, after the caller has got hold of it. */
-  refuse(runtime: Runtime, code: number, message: string): void {
-    runtime.endOfTurn(() => this.#finish(new GrpcEnd(code, message, noMetadata, true)));
+  refuse(code: number, message: string): void {
+    this.#runtime.endOfTurn(() => this.#finish(new GrpcEnd(code, message, noMetadata, true)));
   }
 
   cancel(): void {
     this.end(CANCELLED, 'call cancelled');
   }
 
+  /**
+   * Ends the call from this side, once all that was promised before has settled. In the midst of a turn a call may be between two steps of
+   * grpc-js's start: ended there, it would report that nothing was sent, and then be sent.
+   */
   end(code: number, message: string): void {
-    if (!this.ended) this.call?.cancelWithStatus(code, message);
+    this.#runtime.endOfTurn(() => {
+      if (!this.ended) this.call?.cancelWithStatus(code, message);
+    });
   }
 
   onReceiveMetadata(_metadata: GrpcMetadata): void {
@@ -271,7 +282,8 @@ abstract class OpenCall implements Call, InterceptingListener {
 
   /**
    * Proof that no handler saw the call. Relies on two facts of grpc-js 1.14, each held by a test:
-   * 1. A call that has no HTTP/2 stream reports the channel's target as its peer, one that has (or had) reports the socket's address.
+   * 1. A call that has no HTTP/2 stream reports the channel's target as its peer, one that has (or had) reports the socket's address. Between
+   *    two turns of the loop, which is when calls are ended, one without a stream is not about to get one.
    * 2. Only RST_STREAM(REFUSED_STREAM), which HTTP/2 reserves for streams that were not processed, or a GOAWAY with a lower last stream id, which
    *    nghttp2 turns into the same, gives this text; a peer's own status would come with headers or trailers.
    */
@@ -297,8 +309,8 @@ class UnaryCall extends OpenCall {
   readonly #done: (end: CallEnd, response: Uint8Array | undefined) => void;
   #response: Buffer | undefined;
 
-  constructor(open: Set<OpenCall>, done: (end: CallEnd, response: Uint8Array | undefined) => void) {
-    super(open);
+  constructor(runtime: Runtime, open: Set<OpenCall>, done: (end: CallEnd, response: Uint8Array | undefined) => void) {
+    super(runtime, open);
     this.#done = done;
   }
 
@@ -335,8 +347,8 @@ class GrpcStream extends OpenCall implements ClientStream {
   #paused = false;
   #readOwed = false;
 
-  constructor(open: Set<OpenCall>, receiver: StreamReceiver) {
-    super(open);
+  constructor(runtime: Runtime, open: Set<OpenCall>, receiver: StreamReceiver) {
+    super(runtime, open);
     this.#receiver = receiver;
   }
 

@@ -13,6 +13,7 @@ const maxReceiveBytes = 100_000;
 let server: GrpcServer;
 let session: ClientHttp2Session;
 let seen: Uint8Array[] = [];
+let deepest = 0;
 let streams: ServerStream[] = [];
 let dispose: () => Promise<void>;
 
@@ -27,6 +28,7 @@ const routes = new Map<string, Route>([
       },
     },
   ],
+  ['/t.S/Slow', { kind: 'unary', handle: (request, _call, reply) => void runtime.timer(50, () => reply.send(request)) }],
   ['/t.S/Hang', { kind: 'unary', handle: () => undefined }],
   [
     '/t.S/Collect',
@@ -34,7 +36,11 @@ const routes = new Map<string, Route>([
       kind: 'stream',
       handle(stream) {
         streams.push(stream);
-        stream.onMessage((message) => seen.push(message));
+        stream.onMessage((message) => {
+          seen.push(message);
+          if (seen.length === 1) stream.pause();
+          deepest = Math.max(deepest, new Error().stack?.split('\n').length ?? 0);
+        });
         stream.onHalfClose(() => stream.end(0, ''));
       },
     },
@@ -203,19 +209,22 @@ describe('grpc-timeout', () => {
 
   test('a malformed one is an error, the longest one is no deadline', async () => {
     expect((await request('/t.S/Echo', [frame(Buffer.alloc(0))], { 'grpc-timeout': 'abc' })).status).toBe('13');
-    expect((await request('/t.S/Echo', [frame(Buffer.alloc(0))], { 'grpc-timeout': '720H' })).status).toBe('0');
+    expect((await request('/t.S/Slow', [frame(Buffer.alloc(0))], { 'grpc-timeout': '720H' })).status).toBe('0');
   });
 });
 
 test('thousands of messages waiting behind a paused reader are handed over without nesting', async () => {
   const pieces = Buffer.concat(Array.from({ length: 12_000 }, () => frame(Buffer.alloc(0))));
   const outcome = request('/t.S/Collect', [pieces]);
-  while (streams.length === 0) await turn();
-  streams[0]?.pause();
+  while (seen.length === 0) await turn();
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 1000;
   for (let n = 0; n < 50; n++) await turn();
   streams[0]?.resume();
   expect((await outcome).status).toBe('0');
+  Error.stackTraceLimit = stackTraceLimit;
   expect(seen).toHaveLength(12_000);
+  expect(deepest).toBeLessThan(50);
 });
 
 test('a connection that dies in the middle of a message leaves the server serving', async () => {
