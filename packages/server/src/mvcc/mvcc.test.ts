@@ -317,6 +317,18 @@ describe('a read in slices', () => {
     expect(mvcc.compactStep(10_000)).toBe(true);
   });
 
+  it('asks after few rows when they are large', async () => {
+    const large = 'x'.repeat(1 << 19);
+    for (const name of names.slice(0, 8)) put(name, large);
+    let slices = 1;
+    const read = mvcc.range(
+      rangeOf({}),
+      interrupted(() => void slices++),
+    );
+    expect((await read).kvs.length).toBe(8);
+    expect(slices).toBeGreaterThan(7);
+  });
+
   it('is answered without a promise when one slice is enough', () => {
     put('a');
     const result = mvcc.range(rangeOf({}), patient);

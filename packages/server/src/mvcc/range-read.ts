@@ -30,6 +30,8 @@ export interface RangeResult {
 
 // How often a slicer is asked, in rows: asking costs about as much as a row.
 const rowsPerCheck = 32;
+// Bytes that take about as long to read and copy as a row does otherwise.
+const bytesPerRow = 8192;
 // Versions of one key to step over before seeking past them instead.
 const stepsBeforeSeek = 8;
 
@@ -112,7 +114,7 @@ export class RangeRead {
     const start = this.#last === undefined ? range.start : successor(this.#last);
     for (const row of this.#store.scan('head', start, range.end)) {
       this.#take(row.value);
-      if (!pause.isDue()) continue;
+      if (!pause.isDue(row.value.length)) continue;
       this.#last = new Uint8Array(row.key);
       return false;
     }
@@ -133,8 +135,10 @@ export class RangeRead {
     return true;
   }
 
-  #takePast(row: Row): void {
-    this.#take(this.#wanted > 0 ? liveVersion(this.#store, row) : undefined);
+  #takePast(row: Row): number {
+    const kv = this.#wanted > 0 ? liveVersion(this.#store, row) : undefined;
+    this.#take(kv);
+    return kv?.length ?? 0;
   }
 
   #take(kv: Uint8Array | undefined): void {
@@ -155,17 +159,21 @@ function asAsked(kvs: Uint8Array[], { keysOnly, sortTarget }: RangeRequest): Uin
 class Pause {
   readonly #slicer: Slicer | undefined;
   readonly #isFull: () => boolean;
-  #rows = 0;
+  /** Since the slicer was asked, in rows. */
+  #work = 0;
 
   constructor(slicer: Slicer | undefined, isFull: () => boolean) {
     this.#slicer = slicer;
     this.#isFull = isFull;
   }
 
-  /** Asked after every row. */
-  isDue(): boolean {
+  /** Asked after every row, with the bytes it brought. */
+  isDue(bytes: number): boolean {
     if (this.#isFull()) return true;
-    return this.#slicer !== undefined && ++this.#rows % rowsPerCheck === 0 && this.#slicer.isSpent();
+    this.#work += 1 + bytes / bytesPerRow;
+    if (this.#slicer === undefined || this.#work < rowsPerCheck) return false;
+    this.#work = 0;
+    return this.#slicer.isSpent();
   }
 }
 
@@ -185,8 +193,8 @@ class PastScan {
     this.#pause = pause;
   }
 
-  /** Gives the row of each key that was live. False when it paused, with all rows of `prefix` dealt with. */
-  run(from: Uint8Array, end: Uint8Array | undefined, take: (row: Row) => void): boolean {
+  /** Gives the row of each key that was live to `take`, which says how many bytes that brought. False when it paused, with all rows of `prefix` dealt with. */
+  run(from: Uint8Array, end: Uint8Array | undefined, take: (row: Row) => number): boolean {
     // The version that counts was seen; older ones of the key follow.
     let isSettled = false;
     let steps = 0;
@@ -203,8 +211,8 @@ class PastScan {
       }
       isSettled = true;
       steps = 0;
-      if (!isPastTombstone(row.value)) take(row);
-      if (this.#pause.isDue()) return false;
+      const bytes = isPastTombstone(row.value) ? 0 : take(row);
+      if (this.#pause.isDue(bytes)) return false;
     }
     return true;
   }
