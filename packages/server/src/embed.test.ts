@@ -191,6 +191,19 @@ test('a commit that fails closes the doors, rejects `failed`, and nothing is ack
   await server.close();
 });
 
+test('a data dir has one owner, in this process too, and none after a fatal error', async () => {
+  const dataDir = join(folder(), 'deeper');
+  const backend = new FailingBackend();
+  const server = await start({ dataDir, storage: { backend: () => backend } });
+  await expect(startServer({ dataDir })).rejects.toMatchObject({ code: 'data-dir-locked' });
+  expect((await put(server.transport(''), 'a', '1')).end.code).toBe(0);
+  backend.isBroken = true;
+  await put(server.transport(''), 'a', '2');
+  await server.failed.catch(() => undefined);
+  await server.close();
+  await expect(startServer({ dataDir })).rejects.toMatchObject({ code: 'data-dir-unusable' });
+});
+
 test('settings reach those they bound', async () => {
   const server = await start({ maxRequestBytes: 1000, maxTxnOps: 1 });
   const connection = server.transport('');

@@ -122,7 +122,7 @@ test('a second process on the same data dir is refused', async () => {
   const address = await ready(first);
   const second = run(['--data-dir', dataDir, ...anyPort]);
   expect(await second.ended).toBe(1);
-  expect(second.lines.join('\n')).toContain('data-dir-locked');
+  expect(second.lines.join('\n')).toContain('is in use by another process');
   expect(await put(address, new Uint8Array([1]))).toBe(0);
 });
 
@@ -132,7 +132,7 @@ test('damaged data ends it with 4', async () => {
   expect(await put(await ready(first), new Uint8Array([1]))).toBe(0);
   first.child.kill('SIGTERM');
   await first.ended;
-  writeFileSync(join(dataDir, 'state', 'data.mdb'), Buffer.alloc(1 << 16, 0xee));
+  writeFileSync(join(dataDir, 'member', 'state', 'data.mdb'), Buffer.alloc(1 << 16, 0xee));
   const second = run(['--data-dir', dataDir, ...anyPort]);
   expect(await second.ended).toBe(4);
 });

@@ -1,10 +1,12 @@
-import { join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import type { Runtime } from '@conclave/wire';
 import type { Fatal, Log, RecoveredLog } from './replica/ports.ts';
 import type { Backend } from './storage/backend/backend.ts';
 import { BufferedStore, type StoreBounds } from './storage/backend/buffered-store.ts';
 import { LmdbBackend } from './storage/backend/lmdb.ts';
 import { MemoryBackend } from './storage/backend/memory.ts';
+import { openDataDir } from './storage/data-dir.ts';
 import type { Disk } from './storage/disk.ts';
 import { NodeDisk } from './storage/node-disk.ts';
 import { StorageError } from './storage/storage-error.ts';
@@ -46,31 +48,74 @@ export function openMemberStorage(options: MemberStorageOptions): Promise<Member
   return options.dataDir === undefined ? Promise.resolve(inMemory(options)) : onDisk(options, options.dataDir);
 }
 
-function inMemory({ runtime, fatal, founder, ports }: MemberStorageOptions): MemberStorage {
-  const usual = (): Backend => new MemoryBackend();
-  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal, bounds: ports.bounds ?? {} });
+function inMemory(options: MemberStorageOptions): MemberStorage {
+  const store = openStore(options, () => new MemoryBackend());
   const recovered = { hardState: undefined, entries: [] };
-  return { identity: founder, log: new MemoryLog(), recovered, store, close: () => store.close() };
+  return { identity: options.founder, log: new MemoryLog(), recovered, store, close: () => store.close() };
 }
 
-async function onDisk(options: MemberStorageOptions, dataDir: string): Promise<MemberStorage> {
-  const { runtime, fatal, ports } = options;
-  const nodeDisk = ports.disk === undefined ? new NodeDisk({ flush: 'inline' }) : undefined;
-  const disk = ports.disk ?? nodeDisk!;
-  await disk.makeDir(dataDir);
-  const usual = (): Backend => new LmdbBackend({ path: join(dataDir, 'state'), runtime });
-  const store = new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal, bounds: ports.bounds ?? {} });
+async function onDisk(options: MemberStorageOptions, path: string): Promise<MemberStorage> {
+  const place = options.ports.disk === undefined ? await ownedPlace(path) : await portPlace(path, options.ports.disk);
+  const fatal: Fatal = (cause) => {
+    place.poison();
+    return options.fatal(cause);
+  };
+  const owned = { ...options, fatal };
+  let store: BufferedStore | undefined;
   const close = async (): Promise<void> => {
-    await store.close();
-    await nodeDisk?.close();
+    await store?.close();
+    await place.close();
   };
   try {
-    const { wal, recovered } = await openLog(options, disk, join(dataDir, 'wal'), store.durableIndex);
-    return { identity: recovered.identity, log: wal, recovered, store, close };
+    const opened = openStore(owned, () => new LmdbBackend({ path: place.statePath, runtime: options.runtime }));
+    store = opened;
+    const { wal, recovered } = await openLog(owned, place.disk, place.walPath, opened.durableIndex);
+    return { identity: recovered.identity, log: wal, recovered, store: opened, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+/** Where on which disk. */
+interface Place {
+  readonly disk: Disk;
+  readonly walPath: string;
+  readonly statePath: string;
+  poison(): void;
+  close(): Promise<void>;
+}
+
+async function ownedPlace(path: string): Promise<Place> {
+  await mkdir(dirname(resolve(path)), { recursive: true, mode: 0o700 });
+  const dataDir = await openDataDir(path);
+  const disk = new NodeDisk({ flush: 'inline' });
+  return {
+    disk,
+    walPath: dataDir.walPath,
+    statePath: dataDir.statePath,
+    poison: () => dataDir.poison(),
+    async close() {
+      await disk.close();
+      await dataDir.close();
+    },
+  };
+}
+
+/** The disk is the test's, and so are its folders. */
+async function portPlace(path: string, disk: Disk): Promise<Place> {
+  await disk.makeDir(path);
+  return {
+    disk,
+    walPath: join(path, 'wal'),
+    statePath: join(path, 'state'),
+    poison: () => undefined,
+    close: () => Promise.resolve(),
+  };
+}
+
+function openStore({ runtime, fatal, ports }: MemberStorageOptions, usual: () => Backend): BufferedStore {
+  return new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal, bounds: ports.bounds ?? {} });
 }
 
 /** The log knows whose it is. Only where there is none may this member be what it was told to be. */
