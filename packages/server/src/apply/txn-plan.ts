@@ -8,7 +8,7 @@ export interface TxnPlan {
   readonly operations: readonly PlannedOperation[];
 }
 
-export interface PlannedOperation {
+interface PlannedOperation {
   readonly request: RequestOp;
   /** Set when the operation is a txn. */
   readonly txn: TxnPlan | undefined;

@@ -11,7 +11,7 @@ export interface Position {
   readonly sub: number;
 }
 
-export const positionSize = 16;
+const positionSize = 16;
 
 /** Key in `log`: main and sub, 8 bytes big endian each. */
 export function logKey(main: number, sub: number): Uint8Array {
