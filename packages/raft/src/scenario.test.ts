@@ -54,16 +54,19 @@ class Host {
   readonly #commands: Readonly<Record<string, (words: readonly string[], fields: Fields) => string[]>> = {
     new: (_, fields) => this.#new(fields),
     restart: () => this.#restart(),
-    campaign: () => this.#did(this.raft.campaign()),
-    tick: ([count = '1']) => this.#did(Array.from({ length: Number(count) }, () => this.raft.tick())),
+    campaign: () => this.#did(() => this.raft.campaign()),
+    tick: ([count = '1']) =>
+      this.#did(() => {
+        for (let tick = 0; tick < Number(count); tick++) this.raft.tick();
+      }),
     propose: ([data]) => [proposal(this.raft.propose(bytes(data!)))],
     'propose-conf': ([type, id]) => [
       proposal(this.raft.proposeConfChange({ type: type as ConfChange['type'], member: BigInt(id!), context: bytes('') })),
     ],
     'read-index': ([context]) => [this.raft.readIndex(bytes(context!)) ? 'asked' : 'no leader'],
     transfer: ([id]) => [this.raft.transferLeadership(BigInt(id!)) ? 'started' : 'refused'],
-    compact: ([index]) => this.#did(this.raft.compact(Number(index))),
-    deliver: ([type], fields) => this.#did(this.raft.step(message(type!, fields))),
+    compact: ([index]) => this.#did(() => this.raft.compact(Number(index))),
+    deliver: ([type], fields) => this.#did(() => this.raft.step(message(type!, fields))),
     ready: () => this.#ready(),
     'storage-append-done': ([which]) => this.#appendDone(which === 'all' ? this.#appends.length : Number(which ?? 1)),
     'storage-append-again': ([number]) => this.#appendAgain(Number(number)),
@@ -72,7 +75,8 @@ class Host {
     status: () => this.#status(),
   };
 
-  #did(_: unknown): string[] {
+  #did(act: () => void): string[] {
+    act();
     return [];
   }
 

@@ -76,19 +76,27 @@ export class Proposals<R> {
     });
   }
 
-  /** Hands the queue to raft, as far as it takes it: what is dropped (no leader, too much uncommitted) stays and is tried again. */
-  enter(raft: Pick<Raft, 'propose' | 'term'>): void {
+  /**
+   * Hands the queue to raft, as far as it takes it: what is dropped (no leader, too much uncommitted) stays and is tried again.
+   * @returns whether it stopped at `maxBytes`, and more can enter at once.
+   */
+  enter(raft: Pick<Raft, 'propose' | 'term'>, maxBytes: number): boolean {
     this.#turnExpiresAt = undefined;
-    if (this.#queue.length === 0) return;
+    if (this.#queue.length === 0) return false;
     const now = this.#options.runtime.monotonic();
-    let taken = 0;
+    let [taken, takenBytes, isDropped] = [0, 0, false];
     for (const proposal of this.#queue) {
+      const bytes = proposal.request.body.length + overheadBytes;
+      if (taken > 0 && takenBytes + bytes > maxBytes) break;
       if (proposal.request.deadline <= now) proposal.reject(refusalBeforeLog('request-timeout'));
-      else if (this.#propose(raft, proposal).status === 'dropped') break;
-      this.#queuedBytes -= proposal.request.body.length + overheadBytes;
+      else isDropped = this.#propose(raft, proposal).status === 'dropped';
+      if (isDropped) break;
       taken += 1;
+      takenBytes += bytes;
     }
+    this.#queuedBytes -= takenBytes;
     this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken);
+    return !isDropped && this.#queue.length > 0;
   }
 
   #propose(raft: Pick<Raft, 'propose' | 'term'>, proposal: Proposal<R>): ProposalResult {

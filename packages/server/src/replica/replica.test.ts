@@ -531,6 +531,27 @@ describe('applying', () => {
   });
 });
 
+describe('a flood of large requests', () => {
+  it('is written in pieces, and the loop has its turn between them', async () => {
+    const { replica, runtime, log } = await leading();
+    const append = log.append.bind(log);
+    log.append = (batch, durable) => {
+      runtime.spend(3);
+      append(batch, durable);
+    };
+    const puts = Array.from({ length: 40 }, () => replica.propose('put', new Uint8Array(400_000)));
+    const written: number[] = [];
+    const look = (): void => {
+      written.push(log.batches.length);
+      if (replica.appliedIndex < 41) runtime.endOfTurn(look);
+    };
+    runtime.endOfTurn(look);
+    await runtime.run(Promise.all(puts));
+    expect(log.batches.map((batch) => batch.entries.length)).toEqual(Array.from({ length: 20 }, () => 2));
+    expect(Math.max(...written.map((count, at) => count - (written[at - 1] ?? 0)))).toBe(1);
+  });
+});
+
 describe('a member that cannot keep its promises', () => {
   it('fails once and answers nothing more when its state machine throws', async () => {
     const { replica, runtime, failures } = await leading();

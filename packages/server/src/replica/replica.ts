@@ -67,7 +67,10 @@ export interface ProposeOptions {
 }
 
 const defaultLimits: ReplicaLimits = { maxRequestBytes: 1.5 * 1024 * 1024, maxPendingGap: 5000, maxUncommittedBytes: 64 * 1024 * 1024 };
-const maxEntriesPerAppendBytes = 4 * 1024 * 1024;
+/** Bytes of requests that enter raft, and of entries that are written, at once. A request above it travels alone. */
+const maxBatchBytes = 1024 * 1024;
+/** Longest stretch of work before the loop gets a turn, unless a single batch takes longer. */
+const sliceMs = 2;
 /** Applied entries kept in memory for members that lag a little; one that lags more is brought a snapshot. */
 const catchUpEntries = 5000;
 /** etcd's: five seconds for a slow disk, and two elections. */
@@ -306,18 +309,23 @@ export class Replica<R> {
     });
   }
 
-  /** Does what raft asks for until it asks for nothing. */
+  /** Does what there is to do until nothing is, or the loop needs its turn. */
   #pump(): void {
+    const { runtime } = this.#options;
+    const end = runtime.monotonic() + sliceMs;
+    let hasMore: boolean;
     this.#isPumping = true;
     try {
       do {
-        this.#proposals.enter(this.#raft);
+        const isBatchFull = this.#proposals.enter(this.#raft, maxBatchBytes);
         this.#reads.ask(this.#raft);
         if (this.#raft.hasReady()) this.#handle(this.#raft.ready());
-      } while (this.#state !== 'stopped' && this.#raft.hasReady());
+        hasMore = this.#state !== 'stopped' && (isBatchFull || this.#raft.hasReady());
+      } while (hasMore && runtime.monotonic() < end);
     } finally {
       this.#isPumping = false;
     }
+    if (hasMore) this.#queueTurn();
     if (this.#proposals.isIdle) this.#onIdle?.();
   }
 
@@ -422,7 +430,7 @@ function openRaft<R>(options: ReplicaOptions<R>, electionTimeoutTicks: number, m
     preVote: true,
     checkQuorum: true,
     maxUncommittedBytes,
-    maxEntriesPerAppendBytes,
+    maxEntriesPerAppendBytes: maxBatchBytes,
     electionTimeoutJitter: () => runtime.random(),
     initial: {
       hardState: recovered.hardState,
