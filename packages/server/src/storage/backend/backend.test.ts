@@ -195,3 +195,13 @@ describe.each<[string, Subject]>([
     await backend.close();
   });
 });
+
+test('the in-memory twin does not keep the message of which a row is a part', async () => {
+  const backend = new MemoryBackend();
+  const message = new Uint8Array(100_000);
+  await backend.commit({ rows: [{ table: 'head', key: message.subarray(10, 20), value: message.subarray(20, 40) }] });
+  for (const { key, value } of backend.scan('head', new Uint8Array(0), undefined)) {
+    expect(key.buffer.byteLength).toBeLessThan(200);
+    expect(value.buffer.byteLength).toBeLessThan(200);
+  }
+});

@@ -30,7 +30,7 @@ export class MemoryBackend implements Backend {
       checkKey(table, key);
       const rows = this.#rows(table);
       if (value === undefined) this.#bytes -= rows.delete(key);
-      else this.#bytes += rows.set(key, value);
+      else this.#bytes += rows.set(owned(key), owned(value));
     }
   }
 
@@ -50,3 +50,13 @@ export class MemoryBackend implements Backend {
 
 /** An empty member's size is above zero, as that of a file is: clients divide by it. */
 const emptyBytes = 4096;
+
+/**
+ * Rows stay for as long as the member lives, and what is put is often a view of a request many times its size: such a view is copied, or it would
+ * keep the whole request.
+ */
+function owned(bytes: Uint8Array): Uint8Array {
+  return bytes.buffer.byteLength > 2 * bytes.length + viewSlackBytes ? Uint8Array.from(bytes) : bytes;
+}
+
+const viewSlackBytes = 64;

@@ -4,5 +4,5 @@
  */
 export class StateCorruptionError extends Error {
   override readonly name: string = 'StateCorruptionError';
-  readonly code: 'state-corrupt' = 'state-corrupt';
+  readonly code = 'state-corrupt' as const;
 }
