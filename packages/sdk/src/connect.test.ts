@@ -36,6 +36,15 @@ test('one reachable endpoint is enough', async () => {
   expect(runtime.monotonic()).toBe(0);
 });
 
+test('connecting waits as long as it is told to', async () => {
+  const { runtime, script } = await unreachable();
+  runtime.timer(3_600_000, () => {
+    script.reach = () => true;
+  });
+  const promise = connect({ endpoints: 'a:1', runtime, transport: script.transport, deadlineMs: Number.POSITIVE_INFINITY });
+  await (await runtime.run(promise, { deadlineMs: 4_000_000 })).close();
+});
+
 test('a lazy client waits for nothing', async () => {
   const { runtime, script } = await unreachable();
   const client = await runtime.run(connect({ endpoints: 'a:1', runtime, transport: script.transport, lazy: true }));

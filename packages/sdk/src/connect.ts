@@ -1,5 +1,6 @@
 import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
 import { Client, coreOf, type Ring } from './client.ts';
+import { onAbort } from './connection/abort.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
 import { Engine } from './connection/engine.ts';
 import { clampKeepalive } from './connection/slot.ts';
@@ -89,15 +90,16 @@ async function ready(engine: Engine, deadlineMs: number, signal: AbortSignal | u
         return;
       }
       const settle = (outcome: () => void): void => {
-        timer.cancel();
-        signal?.removeEventListener('abort', onAbort);
+        timer?.cancel();
+        stopListening?.();
         engine.balancer.forget(waiter);
         outcome();
       };
-      const onAbort = (): void => settle(() => reject(cancelled(signal)));
       const waiter = { onReady: () => settle(resolve) };
-      const timer = engine.runtime.timer(deadlineMs, () => settle(() => reject(unreachable(engine))));
-      signal?.addEventListener('abort', onAbort);
+      const giveUp = (): void => settle(() => reject(unreachable(engine)));
+      const deadline = engine.deadlineOf(deadlineMs);
+      const timer = deadline === Number.POSITIVE_INFINITY ? undefined : engine.runtime.timer(deadlineMs, giveUp);
+      const stopListening = signal === undefined ? undefined : onAbort(signal, () => settle(() => reject(cancelled(signal))));
       if (engine.balancer.pick() === undefined) engine.balancer.wait(waiter);
       else settle(resolve);
     });

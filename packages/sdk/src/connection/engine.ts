@@ -20,6 +20,8 @@ export interface ClientStatus {
   readonly endpoints: readonly EndpointStatus[];
 }
 
+const timerMaxMs = 2 ** 31 - 1;
+
 /** What all parts of a client share: the endpoints, the clock, and the rules by which calls are made. Speaks callbacks. */
 export class Engine implements CallHost {
   readonly runtime: Runtime;
@@ -55,7 +57,8 @@ export class Engine implements CallHost {
   }
 
   deadlineOf(deadlineMs: number | undefined = this.#deadlineMs): number {
-    if (deadlineMs === Number.POSITIVE_INFINITY) return deadlineMs;
+    // Longer than a timer can be set for, and than anybody waits.
+    if (deadlineMs > timerMaxMs) return Number.POSITIVE_INFINITY;
     if (!(deadlineMs >= 0)) throw invalidArgument(`deadlineMs must not be ${deadlineMs}`);
     return this.runtime.monotonic() + deadlineMs;
   }

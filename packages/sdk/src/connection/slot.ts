@@ -1,8 +1,8 @@
 import type { Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
 import { Backoff } from './backoff.ts';
 
-/** How often a busy connection is looked at, and how long an awaited answer may be silent before the peer is asked whether it lives. */
-const tickMs = 500;
+/** How long an awaited answer may be silent before the peer is asked whether it lives. */
+const awaitedSilenceMs = 500;
 /** Between two pings without word from the server in between: servers count closer ones as abuse from 5 s down and hang up. */
 const pingFloorMs = 6_000;
 const reconnectInitialMs = 50;
@@ -54,6 +54,7 @@ export class Slot {
   #heard = false;
   #silentMs = 0;
   #tickTimer: Timer | undefined;
+  #tickMs = 0;
   #isPinging = false;
   #lastPingAt = Number.NEGATIVE_INFINITY;
   #heardSincePing = true;
@@ -95,8 +96,16 @@ export class Slot {
   /** A call or stream starts here. */
   begin(isAwaited: boolean): void {
     if (this.#inFlight++ === 0) this.#heard = true;
-    if (isAwaited) this.#awaiting++;
-    if (this.#tickTimer === undefined) this.#setTick();
+    if (!isAwaited) {
+      if (this.#tickTimer === undefined) this.#setTick();
+      return;
+    }
+    this.#awaiting++;
+    // The timer outlives the call, so that it is not set anew for each of many.
+    if (this.#tickTimer === undefined || this.#tickMs > awaitedSilenceMs) {
+      this.#heard = true;
+      this.#setTick();
+    }
   }
 
   /** It ended. Calls for each `begin` once, on the slot as it is then: a replaced connection ends its calls first. */
@@ -168,14 +177,18 @@ export class Slot {
     this.#connectTimer = undefined;
   }
 
+  /** Sets when to look again: soon while answers are awaited, seldom while there are only streams. */
   #setTick(): void {
-    this.#tickTimer = this.#runtime.timer(tickMs, () => this.#tick(), { background: true });
+    this.#tickTimer?.cancel();
+    this.#tickMs = this.#awaiting > 0 ? awaitedSilenceMs : this.#settings.keepaliveMs / 2;
+    this.#tickTimer = this.#runtime.timer(this.#tickMs, () => this.#tick(), { background: true });
   }
 
   #tick(): void {
     this.#tickTimer = undefined;
     // With nothing under way silence says nothing, and pings would be counted against us.
     if (this.#inFlight === 0) return;
+    const elapsedMs = this.#tickMs;
     this.#setTick();
     if (this.#heard) {
       this.#heard = false;
@@ -183,8 +196,8 @@ export class Slot {
       this.#silentMs = 0;
       return;
     }
-    this.#silentMs += tickMs;
-    if (this.#silentMs >= (this.#awaiting > 0 ? tickMs : this.#settings.keepaliveMs)) this.#ping();
+    this.#silentMs += elapsedMs;
+    if (this.#silentMs >= (this.#awaiting > 0 ? awaitedSilenceMs : this.#settings.keepaliveMs)) this.#ping();
   }
 
   #ping(): void {

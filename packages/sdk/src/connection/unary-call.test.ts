@@ -227,23 +227,23 @@ describe('a signal', () => {
     expect((await scripted.runtime.run(scripted.client.put('k', 'v', { signal: controller.signal }))).revision).toBe(7n);
   });
 
-  test('is let go of when the call is over', async () => {
-    const scripted = await answering([reply(written)]);
+  test('may be shared by any number of calls and watches', async () => {
+    const warnings: Error[] = [];
+    const keep = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', keep);
+    const scripted = await answering(Array.from({ length: 200 }, () => silence));
     const controller = new AbortController();
-    let listeners = 0;
     const { signal } = controller;
-    const add = signal.addEventListener.bind(signal);
-    const remove = signal.removeEventListener.bind(signal);
-    signal.addEventListener = (...args: Parameters<typeof add>) => {
-      listeners++;
-      add(...args);
-    };
-    signal.removeEventListener = (...args: Parameters<typeof remove>) => {
-      listeners--;
-      remove(...args);
-    };
-    await scripted.runtime.run(scripted.client.put('k', 'v', { signal }));
-    expect(listeners).toBe(0);
+    const calls = Promise.allSettled(Array.from({ length: 100 }, () => scripted.client.get('k', { signal })));
+    let ended = 0;
+    for (let n = 0; n < 100; n++) scripted.client.watch('k', { startRevision: 5, signal }).subscribe({ error: () => ended++ });
+    await scripted.runtime.advance(10);
+    controller.abort();
+    const results = await scripted.runtime.run(calls);
+    expect(results.every((result) => result.status === 'rejected' && isConclaveError(result.reason, 'cancelled'))).toBe(true);
+    expect(ended).toBe(100);
+    process.off('warning', keep);
+    expect(warnings).toEqual([]);
   });
 });
 

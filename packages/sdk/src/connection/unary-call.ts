@@ -1,6 +1,7 @@
 import type { Call, CallEnd, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isTransient, outcomeOf } from '../errors/from-call-end.ts';
+import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { Slot } from './slot.ts';
@@ -34,7 +35,7 @@ export class UnaryCall<Request, Response, Context, Result> {
   #failure: CallEnd | undefined;
   #backoff: Backoff | undefined;
   #timer: Timer | undefined;
-  #onAbort: (() => void) | undefined;
+  #stopListening: (() => void) | undefined;
 
   constructor(
     host: CallHost,
@@ -65,8 +66,7 @@ export class UnaryCall<Request, Response, Context, Result> {
         this.#fail(this.#cancelledError('not-applied'));
         return;
       }
-      this.#onAbort = () => this.cancel();
-      this.#signal.addEventListener('abort', this.#onAbort);
+      this.#stopListening = onAbort(this.#signal, () => this.cancel());
     }
     this.#attempt(undefined);
   }
@@ -182,7 +182,7 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   #settle(): void {
     this.#isSettled = true;
-    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort);
+    this.#stopListening?.();
   }
 
   #outcomeOf(end: CallEnd): ConclaveError['outcome'] {

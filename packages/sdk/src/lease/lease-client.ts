@@ -11,6 +11,7 @@ import {
   type LeaseTimeToLiveResponse,
 } from '@conclave/protocol';
 import type { Runtime } from '@conclave/wire';
+import { onAbort } from '../connection/abort.ts';
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError, invalidArgument, isConclaveError, type Outcome } from '../errors/conclave-error.ts';
@@ -59,12 +60,11 @@ export class LeaseRegistry implements LeaseHolder {
     // undo it. It is let through, and its lease revoked then.
     const granted = this.#grant(ttlSeconds, { deadlineMs });
     return await new Promise<Lease>((resolve, reject) => {
-      const onAbort = (): void => {
+      const stopListening = onAbort(signal, () => {
         reject(givenUp(signal, 'unknown'));
         granted.then((lease) => lease.revoke()).catch(ignore);
-      };
-      signal.addEventListener('abort', onAbort, { once: true });
-      granted.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+      });
+      granted.then(resolve, reject).finally(stopListening);
     });
   }
 
@@ -82,9 +82,9 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
-  async revoke(lease: Lease): Promise<void> {
+  async revoke(lease: Lease, options: RequestOptions | undefined): Promise<void> {
     lease.end('revoked', 'it was revoked');
-    await this.revokeId(lease.id, undefined);
+    await this.revokeId(lease.id, options);
   }
 
   async revokeId(id: bigint, options: RequestOptions | undefined): Promise<void> {

@@ -3,7 +3,7 @@ import type { Timer } from '@conclave/wire';
 import type { Engine } from '../connection/engine.ts';
 import { PersistentStream } from '../connection/persistent-stream.ts';
 import { type Instant, now } from './instant.ts';
-import type { Lease } from './lease.ts';
+import { type Lease, longTimerMs } from './lease.ts';
 
 /** What is known of the renewals of one lease on the present stream. */
 interface Kept {
@@ -51,7 +51,7 @@ export class LeaseKeeper {
   #newStream(): PersistentStream {
     return new PersistentStream(this.#engine, LeaseService.methods.leaseKeepAlive.path, {
       onOpen: () => this.#onOpen(),
-      onMessage: (bytes) => this.#onMessage(LeaseKeepAliveResponse.decode(bytes)),
+      onMessage: (bytes) => this.#onBytes(bytes),
       onLost: () => {
         for (const kept of this.#kept.values()) kept.unanswered = [];
         // Whatever was said against the stream, there is nothing better to do than to try again while the leases last.
@@ -68,7 +68,7 @@ export class LeaseKeeper {
   }
 
   #intervalMs(lease: Lease): number {
-    return (lease.ttlSeconds * 1_000) / 3;
+    return Math.min(longTimerMs, (lease.ttlSeconds * 1_000) / 3);
   }
 
   #schedule(kept: Kept): void {
@@ -93,6 +93,18 @@ export class LeaseKeeper {
     if (this.#stream?.isOpen !== true) return;
     kept.unanswered.push(now(this.#engine.runtime));
     this.#stream.write(LeaseKeepAliveRequest.encode({ id: kept.lease.id }));
+  }
+
+  #onBytes(bytes: Uint8Array): void {
+    let response: LeaseKeepAliveResponse;
+    try {
+      response = LeaseKeepAliveResponse.decode(bytes);
+    } catch (error) {
+      this.#engine.runtime.log.warn({ error }, 'unreadable answer to a lease renewal; going on with another stream');
+      this.#stream?.reopen();
+      return;
+    }
+    this.#onMessage(response);
   }
 
   #onMessage(response: LeaseKeepAliveResponse): void {

@@ -200,6 +200,21 @@ describe('keeping', () => {
     expect(lease.state).toBe('held');
   });
 
+  test('of a lease for centuries does not wear out its timers', async () => {
+    const { runtime, lease, server } = await holding(9_000_000_000);
+    let timers = 0;
+    const timer = runtime.timer.bind(runtime);
+    runtime.timer = (delayMs, callback) => {
+      timers++;
+      expect(delayMs).toBeLessThan(2 ** 31);
+      return timer(delayMs, callback);
+    };
+    await runtime.advance(3 * 24 * 3_600_000);
+    expect(lease.state).toBe('held');
+    expect(server.renewals).toHaveLength(3);
+    expect(timers).toBeLessThan(100_000);
+  });
+
   test('stops with the last lease', async () => {
     const { runtime, script, lease } = await holding(6);
     await runtime.run(lease.revoke());

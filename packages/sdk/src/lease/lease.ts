@@ -1,4 +1,6 @@
+import { setMaxListeners } from 'node:events';
 import type { Runtime, Timer } from '@conclave/wire';
+import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import type { HeldLease } from '../kv/operation.ts';
 import { elapsedMs, type Instant, now } from './instant.ts';
@@ -13,8 +15,11 @@ export type LeaseState = 'held' | 'lost' | 'revoked';
 /** What a lease asks of its keeper. */
 export interface LeaseHolder {
   forget(lease: Lease): void;
-  revoke(lease: Lease): Promise<void>;
+  revoke(lease: Lease, options: RequestOptions | undefined): Promise<void>;
 }
+
+/** Timers take no more than 2^31-1 ms, and leases may last for centuries: what is due later is looked at every day. */
+export const longTimerMs: number = 24 * 3_600 * 1_000;
 
 /**
  * The part of the granted time that is not relied on. It pays for timers that fire late, clocks that tick a little differently, and the work
@@ -56,6 +61,8 @@ export class Lease implements HeldLease, AsyncDisposable {
     this.#holder = holder;
     this.#ttlSeconds = ttlSeconds;
     this.#provenAt = provenAt;
+    // Whatever the lease guards listens to it, and that may be much.
+    setMaxListeners(0, this.#controller.signal);
     this.#setTimer();
   }
 
@@ -95,8 +102,8 @@ export class Lease implements HeldLease, AsyncDisposable {
    * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error. From the call on
    * the lease counts as revoked here, even if the server cannot be reached; then it ends there with its time.
    */
-  revoke(): Promise<void> {
-    return this.#holder.revoke(this);
+  revoke(options?: RequestOptions): Promise<void> {
+    return this.#holder.revoke(this, options);
   }
 
   /** Revokes, and leaves it to time if that fails. */
@@ -139,9 +146,9 @@ export class Lease implements HeldLease, AsyncDisposable {
 
   #setTimer(): void {
     this.#timer?.cancel();
-    this.#timer = this.#runtime.timer(Math.max(0, this.#remainingMs()), () => {
+    this.#timer = this.#runtime.timer(Math.min(longTimerMs, Math.max(0, this.#remainingMs())), () => {
       this.#check();
-      // A timer may fire a hair early.
+      // A timer may fire a hair early, or be one of many.
       if (this.#state === 'held') this.#setTimer();
     });
   }

@@ -1,5 +1,5 @@
 import { Observable } from 'rxjs';
-import { EventQueue, type Source } from '../watch/event-queue.ts';
+import { EventQueue, type QueueBounds, type Source } from '../watch/event-queue.ts';
 
 /** What stands behind a {@link Feed}: it can be ended, and held back while a loop is slow. */
 export type FeedSource = Source;
@@ -19,11 +19,11 @@ export interface FeedSink<T> {
  */
 export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDisposable {
   readonly #open: (sink: FeedSink<T>) => Source;
-  readonly #bufferedMax: number;
+  readonly #bounds: QueueBounds<T>;
   readonly #active = new Set<() => void>();
 
   /** @internal */
-  constructor(open: (sink: FeedSink<T>) => Source, bufferedMax: number) {
+  constructor(open: (sink: FeedSink<T>) => Source, bounds: QueueBounds<T>) {
     super((subscriber) => {
       const source = open(subscriber);
       const close = (): void => subscriber.complete();
@@ -34,11 +34,11 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
       };
     });
     this.#open = open;
-    this.#bufferedMax = bufferedMax;
+    this.#bounds = bounds;
   }
 
   [Symbol.asyncIterator](): AsyncIterator<T, undefined> {
-    const queue = new EventQueue<T>(this.#bufferedMax);
+    const queue = new EventQueue<T>(this.#bounds);
     let source: Source | undefined;
     const end = (ending?: { error: unknown }): void => {
       this.#active.delete(close);

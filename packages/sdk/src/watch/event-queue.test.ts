@@ -11,7 +11,7 @@ describe('an event queue', () => {
   test('gives out values in order, however pushes and pulls interleave', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.boolean(), { maxLength: 400 }), fc.integer({ min: 1, max: 50 }), async (steps, max) => {
-        const queue = new EventQueue<number>(max);
+        const queue = new EventQueue<number>({ countMax: max });
         queue.attach(recordingSource());
         const pulled: Promise<IteratorResult<number, undefined>>[] = [];
         let pushed = 0;
@@ -29,7 +29,7 @@ describe('an event queue', () => {
 
   test('holds the source back when full, and lets it go on when half empty', async () => {
     const source = recordingSource();
-    const queue = new EventQueue<number>(4);
+    const queue = new EventQueue<number>({ countMax: 4 });
     queue.attach(source);
     for (let n = 0; n < 6; n++) queue.push(n);
     expect(source.log).toEqual(['pause']);
@@ -39,9 +39,23 @@ describe('an event queue', () => {
     expect(source.log).toEqual(['pause', 'resume']);
   });
 
+  test('holds the source back when what waits is large, however few', async () => {
+    const source = recordingSource();
+    const queue = new EventQueue<number>({ countMax: 1_000, sizeOf: (megabytes) => megabytes * 1024 * 1024 });
+    queue.attach(source);
+    queue.push(9);
+    expect(source.log).toEqual([]);
+    queue.push(9);
+    expect(source.log).toEqual(['pause']);
+    await queue.next();
+    expect(source.log).toEqual(['pause']);
+    await queue.next();
+    expect(source.log).toEqual(['pause', 'resume']);
+  });
+
   test('holds back a source that filled it before it was attached', () => {
     const source = recordingSource();
-    const queue = new EventQueue<number>(1);
+    const queue = new EventQueue<number>({ countMax: 1 });
     queue.push(1);
     queue.attach(source);
     expect(source.log).toEqual(['pause']);
@@ -49,14 +63,14 @@ describe('an event queue', () => {
 
   test('cancels a source that ended before it was attached', () => {
     const source = recordingSource();
-    const queue = new EventQueue<number>(1);
+    const queue = new EventQueue<number>({ countMax: 1 });
     queue.end();
     queue.attach(source);
     expect(source.log).toEqual(['cancel']);
   });
 
   test('tells an error once, after what came before it', async () => {
-    const queue = new EventQueue<number>(4);
+    const queue = new EventQueue<number>({ countMax: 4 });
     queue.push(1);
     queue.end({ error: new Error('over') });
     queue.push(2);
@@ -66,7 +80,7 @@ describe('an event queue', () => {
   });
 
   test('tells an error to the first that waits', async () => {
-    const queue = new EventQueue<number>(4);
+    const queue = new EventQueue<number>({ countMax: 4 });
     const waiting = Promise.allSettled([queue.next(), queue.next()]);
     queue.end({ error: new Error('over') });
     expect(await waiting).toMatchObject([{ status: 'rejected' }, { status: 'fulfilled', value: { done: true } }]);
@@ -74,7 +88,7 @@ describe('an event queue', () => {
 
   test('cancels the source when it is left', async () => {
     const source = recordingSource();
-    const queue = new EventQueue<number>(4);
+    const queue = new EventQueue<number>({ countMax: 4 });
     queue.attach(source);
     queue.push(1);
     await queue.return();

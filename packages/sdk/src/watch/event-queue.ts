@@ -5,21 +5,34 @@ export interface Source {
   resume(): void;
 }
 
+/** How much may wait in an {@link EventQueue}. */
+export interface QueueBounds<T> {
+  readonly countMax: number;
+  /** What a value weighs, in bytes. Default: nothing. */
+  sizeOf?(value: T): number;
+}
+
+/** Whatever the number of values: more than this need not wait in memory for a slow loop. */
+const bytesMax = 16 * 1024 * 1024;
+
 /**
- * Between a source that pushes and a loop that pulls. Holds the source back when `max` values wait, and lets it go on when half of them are
- * gone. Values that waited when the source ended are still given out, then its error.
+ * Between a source that pushes and a loop that pulls. Holds the source back when so many values or bytes wait, and lets it go on when half of
+ * them are gone. Values that waited when the source ended are still given out, then its error.
  */
 export class EventQueue<T> implements AsyncIterator<T, undefined> {
-  readonly #max: number;
+  readonly #countMax: number;
+  readonly #sizeOf: (value: T) => number;
   #source: Source | undefined;
   #values: T[] = [];
   #at = 0;
+  #bytes = 0;
   #takers: Taker<T>[] = [];
   #isPaused = false;
   #ending: { readonly error?: unknown } | undefined;
 
-  constructor(max: number) {
-    this.#max = max;
+  constructor(bounds: QueueBounds<T>) {
+    this.#countMax = bounds.countMax;
+    this.#sizeOf = bounds.sizeOf ?? (() => 0);
   }
 
   /** Sets what to hold back and cancel. The source may have pushed before. */
@@ -37,7 +50,8 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
       return;
     }
     this.#values.push(value);
-    if (!this.#isPaused && this.#waiting >= this.#max) {
+    this.#bytes += this.#sizeOf(value);
+    if (!this.#isPaused && (this.#waiting >= this.#countMax || this.#bytes >= bytesMax)) {
       this.#isPaused = true;
       this.#source?.pause();
     }
@@ -66,6 +80,7 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
   return(): Promise<IteratorResult<T, undefined>> {
     this.#values = [];
     this.#at = 0;
+    this.#bytes = 0;
     this.end();
     this.#source?.cancel();
     return Promise.resolve(noMore);
@@ -77,12 +92,13 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
 
   #take(): T {
     const value = this.#values[this.#at++] as T;
+    this.#bytes -= this.#sizeOf(value);
     // Moving the rest down now and then keeps both the memory and the cost per value bounded.
     if (this.#at >= 512 && this.#at * 2 >= this.#values.length) {
       this.#values = this.#values.slice(this.#at);
       this.#at = 0;
     }
-    if (this.#isPaused && this.#waiting * 2 <= this.#max) {
+    if (this.#isPaused && this.#waiting * 2 <= this.#countMax && this.#bytes * 2 <= bytesMax) {
       this.#isPaused = false;
       this.#source?.resume();
     }

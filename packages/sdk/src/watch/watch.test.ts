@@ -196,6 +196,19 @@ describe('going on after a break', () => {
     expect(record.seen.map((event) => 'key' in event && event.key)).toEqual(['k1', 'k2', 'k3']);
   });
 
+  test('tells the whole revisions of an unfinished batch, and goes on after them', async () => {
+    const record = follow();
+    const server = await stream();
+    server.created();
+    server.events([{ revision: 5 }, { revision: 6, key: 'k1' }], { fragment: true });
+    await settle();
+    expect(revisions(record)).toEqual([5]);
+    server.events([{ revision: 6, key: 'k2' }, { revision: 7 }], { fragment: true });
+    await settle();
+    expect(revisions(record)).toEqual([5, 6, 6]);
+    expect((await reconnected(2)).creates()[0]?.startRevision).toBe(7);
+  });
+
   test('takes every watch of the stream along, each from where it is', async () => {
     follow({ startRevision: 5 });
     follow({ startRevision: 20 });

@@ -36,7 +36,7 @@ export type Verdict = 'go-on' | 'ended' | 'recreate';
  * The memory of one watch across all the streams it lives on.
  *
  * Invariant: every event below `next` has been told, and none from `next` on. So `next` is where a new stream starts, and what arrives from
- * below it has been told before. It moves only past a whole batch, as the events of one revision may be spread over fragments, and past a
+ * below it has been told before. It moves only past whole revisions, whose events may be spread over the fragments of a batch, and past a
  * progress notification of the server; never for a `created`, whose header can be ahead of events still to come.
  * Source: etcd api_guarantees, watch.
  */
@@ -45,7 +45,8 @@ export class Watcher {
   readonly #spec: WatchSpec;
   readonly #sink: WatchSink;
   #next: number;
-  #fragments: Event[] | undefined;
+  /** The events of the last revision of an unfinished batch: more of the same may follow in the next fragment. */
+  #held: Event[] | undefined;
   #isCreated = false;
 
   constructor(id: number, spec: WatchSpec, startRevision: number, sink: WatchSink) {
@@ -57,7 +58,7 @@ export class Watcher {
 
   /** The request that goes on where this watch is. Forgets a batch of which only a part came. */
   createRequest(): Init<WatchCreateRequest> {
-    this.#fragments = undefined;
+    this.#held = undefined;
     const { key, rangeEnd, prevKv, ignore, progressNotify, fragment } = this.#spec;
     return {
       key,
@@ -74,7 +75,7 @@ export class Watcher {
   onResponse(response: WatchResponse): Verdict {
     if (response.canceled) return this.#onCanceled(response);
     if (response.created) this.#onCreated();
-    else if (response.events.length > 0 || response.fragment || this.#fragments !== undefined) this.#onEvents(response);
+    else if (response.events.length > 0 || response.fragment || this.#held !== undefined) this.#onEvents(response);
     else this.#onProgress(response.header?.revision ?? 0);
     return 'go-on';
   }
@@ -90,15 +91,18 @@ export class Watcher {
   }
 
   #onEvents(response: WatchResponse): void {
-    const events = this.#fragments === undefined ? response.events : this.#fragments.concat(response.events);
+    let events = this.#held === undefined ? response.events : this.#held.concat(response.events);
+    this.#held = undefined;
     if (response.fragment) {
-      this.#fragments = events;
-      return;
+      // More is to come, and may belong to the last revision seen so far. All before it is whole.
+      const whole = wholeRevisions(events);
+      this.#held = events.slice(whole);
+      events = events.slice(0, whole);
     }
-    this.#fragments = undefined;
     const fresh =
       events.length > 0 && revisionOf(events[0] as Event) < this.#next ? events.filter((event) => revisionOf(event) >= this.#next) : events;
     const last = fresh.at(-1);
+    // Of a whole batch there may be nothing new.
     if (last === undefined) return;
     this.#next = revisionOf(last) + 1;
     this.#sink.onEvents(fresh);
@@ -130,6 +134,13 @@ export class Watcher {
 
 function revisionOf(event: Event): number {
   return (event.kv as WireKeyValue).modRevision;
+}
+
+/** How many of these events belong to revisions before the last of them. */
+function wholeRevisions(events: readonly Event[]): number {
+  const last = events.at(-1);
+  if (last === undefined) return 0;
+  return events.findIndex((event) => revisionOf(event) === revisionOf(last));
 }
 
 function compacted(next: number, compactRevision: number): ConclaveError<'compacted'> {
