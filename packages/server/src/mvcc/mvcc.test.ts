@@ -447,6 +447,10 @@ describe('encodeRangeResponse', () => {
       const expected = { header, kvs: result.kvs.map((kv) => KeyValue.decode(kv)), more: result.more, count: result.count };
       expect(encodeRangeResponse(header, result)).toEqual(RangeResponse.encode(expected));
       expect(encodeRangeResponse(header, result, 5)).toEqual(RangeResponse.encode(expected, 5));
+      for (const change of [{ clusterId: 9n }, { memberId: 9n }, { revision: 9 }, { raftTerm: 9 }]) {
+        const other = { ...header, ...change };
+        expect(encodeRangeResponse(other, result)).toEqual(RangeResponse.encode({ ...expected, header: other }));
+      }
     }
   });
 });

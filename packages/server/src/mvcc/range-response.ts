@@ -13,7 +13,7 @@ const countTag = 0x20;
  * @param headroom - zero bytes to leave in front, as `MessageType.encode` has it
  */
 export function encodeRangeResponse(header: ResponseHeader, result: RangeResult, headroom = 0): Uint8Array {
-  const head = ResponseHeader.encode(header);
+  const head = encodeHeader(header);
   const moreSize = result.more ? 2 : 0;
   const countSize = result.count === 0 ? 0 : 1 + varintSize(result.count);
   let size = headroom + fieldSize(head) + moreSize + countSize;
@@ -30,6 +30,20 @@ export function encodeRangeResponse(header: ResponseHeader, result: RangeResult,
     putVarint(bytes, at, result.count);
   }
   return bytes;
+}
+
+let lastHeader = ResponseHeader.create();
+let lastHeaderBytes: Uint8Array = ResponseHeader.encode(lastHeader);
+
+/** Between two writes every read is headed alike. */
+function encodeHeader(header: ResponseHeader): Uint8Array {
+  const { clusterId, memberId, revision, raftTerm } = header;
+  const last = lastHeader;
+  if (last.revision !== revision || last.memberId !== memberId || last.clusterId !== clusterId || last.raftTerm !== raftTerm) {
+    lastHeader = { clusterId, memberId, revision, raftTerm };
+    lastHeaderBytes = ResponseHeader.encode(header);
+  }
+  return lastHeaderBytes;
 }
 
 function fieldSize(contents: Uint8Array): number {
