@@ -9,7 +9,6 @@ const cursorRow = ascii.encode('compactCursor');
 
 // Rows may hold values of a megabyte and more: a step ends after this many bytes whatever the rows.
 const bytesPerStep = 1 << 20;
-const olderPerScan = 2;
 
 /** A row of `log` as compaction passes it. `version` is 0 for a deletion. */
 interface Passed extends Position {
@@ -101,27 +100,20 @@ export class Compaction {
   }
 
   /**
-   * Takes out the versions of a key before `main`, and returns the sub-revision of its last change at `main`.
+   * Takes out the version of a key before `main`, and returns the sub-revision of its last change at `main`.
    *
-   * There are at most one or two to take out, because each went when the next was passed; and none before the first version of an incarnation:
-   * the deletion before that was passed earlier, also when it stood at the previous compact revision, because the cursor went back to there.
+   * There is at most one to take out, because each goes when the next is passed; and none before the first version of an incarnation: the
+   * deletion before that was passed earlier, also when it stood at the previous compact revision, because the cursor went back to there.
    */
   #subAt(prefix: Uint8Array, main: number, version: number): number {
-    const isFirst = version === 1;
-    const newest = isFirst ? this.#store.get('past', pastAt(prefix, main)) : this.#dropOlder(prefix, main);
-    if (newest === undefined) throw new Error(`no row in past for revision ${main}, which log holds`);
-    return pastSubOf(newest);
-  }
-
-  #dropOlder(prefix: Uint8Array, main: number): Uint8Array | undefined {
-    for (;;) {
-      const rows = Array.from(this.#store.scan('past', pastAt(prefix, main), pastAfter(prefix), { limit: olderPerScan + 1 }));
-      for (const { key, value } of rows.slice(1)) {
-        this.#store.delete('log', logKey(pastMainOf(key), pastSubOf(value)));
-        this.#store.delete('past', new Uint8Array(key));
-      }
-      if (rows.length <= olderPerScan) return rows[0] && pastMainOf(rows[0].key) === main ? rows[0].value : undefined;
+    const limit = version === 1 ? 1 : 2;
+    const [newest, older] = this.#store.scan('past', pastAt(prefix, main), pastAfter(prefix), { limit });
+    if (newest === undefined || pastMainOf(newest.key) !== main) throw new Error(`no row in past for revision ${main}, which log holds`);
+    if (older !== undefined) {
+      this.#store.delete('log', logKey(pastMainOf(older.key), pastSubOf(older.value)));
+      this.#store.delete('past', new Uint8Array(older.key));
     }
+    return pastSubOf(newest.value);
   }
 
   /**
