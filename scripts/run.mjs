@@ -70,6 +70,7 @@ const tasks = {
   test: () => {
     ensureBuilt();
     vitest(args);
+    if (args.length === 0) console.log('The proofs that take a real etcd or minutes are not part of this: npm run ci:proofs.');
   },
   check: () => script('scripts/check.ts', args),
   generate: () => script('scripts/generate.ts', args),
