@@ -59,11 +59,11 @@ const tallies: Tally[] = [];
 for (const target of targets) tallies.push(await runAll(target));
 
 console.log(
-  `\n${'target'.padEnd(24)}${'version'.padEnd(10)}${'passed'.padStart(8)}${'failed'.padStart(8)}${'skipped'.padStart(9)}${'differs'.padStart(9)}${'time'.padStart(9)}`,
+  `\n${'target'.padEnd(30)}${'version'.padEnd(10)}${'passed'.padStart(8)}${'failed'.padStart(8)}${'skipped'.padStart(9)}${'differs'.padStart(9)}${'time'.padStart(9)}`,
 );
 for (const { target, counts, seconds } of tallies) {
   const numbers = `${`${counts.passed}`.padStart(8)}${`${counts.failed}`.padStart(8)}${`${counts.skipped}`.padStart(9)}${`${counts.differs}`.padStart(9)}`;
-  console.log(`${target.name.padEnd(24)}${target.version.padEnd(10)}${numbers}${`${seconds.toFixed(1)} s`.padStart(9)}`);
+  console.log(`${target.name.padEnd(30)}${target.version.padEnd(10)}${numbers}${`${seconds.toFixed(1)} s`.padStart(9)}`);
 }
 console.log(`${selected.length} cases`);
 if (newest === undefined || oldest === undefined) {

@@ -9,13 +9,21 @@ export interface Case {
   readonly since?: string;
   /** Last minor release that behaves so (`3.6`). Newer targets skip the case. */
   readonly until?: string;
-  /** What the target must have besides the call contract. The door in the process has no socket. */
-  readonly needs?: 'socket';
+  /** What the target must have besides the call contract. The door in the process has no socket, and one backend never commits. */
+  readonly needs?: 'socket' | 'commits';
   /** How the server must be configured. Cases with equal settings share one server. */
   readonly settings?: Settings;
   /** The case wants a store at revision 1, or spoils the server for others: it gets a server of its own. */
   readonly fresh?: true;
   run(t: Context): Promise<void>;
+}
+
+/** A case about compaction, once at leisure and once waiting until what is gone is really gone. */
+export function physicalToo(one: Omit<Case, 'run'> & { run(t: Context, physical: boolean): Promise<void> }): readonly Case[] {
+  return [
+    { ...one, run: (t) => one.run(t, false) },
+    { ...one, name: `${one.name}, physical`, needs: 'commits', run: (t) => one.run(t, true) },
+  ];
 }
 
 /** True when release `a` is `b` or newer. Missing parts count as 0. */

@@ -21,10 +21,11 @@ export class Session implements AsyncDisposable {
 
   /** Why the target does not run the case; undefined when it does. */
   skips(one: Case): string | undefined {
-    const { version, hasSocket } = this.#target;
+    const { version, hasSocket, commits } = this.#target;
     if (one.since !== undefined && !isAtLeast(version, one.since)) return `since etcd ${one.since}`;
     if (one.until !== undefined && !isAtLeast(`${one.until}.999`, version)) return `until etcd ${one.until}`;
     if (one.needs === 'socket' && !hasSocket) return 'needs a socket';
+    if (one.needs === 'commits' && !commits) return 'waits for the backend';
     return undefined;
   }
 

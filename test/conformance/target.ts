@@ -15,6 +15,8 @@ export interface Target {
   /** True for our own servers: only they may have an entry in the list of differences. */
   readonly isOurs: boolean;
   readonly hasSocket: boolean;
+  /** False: nothing applied ever becomes durable in its backend, so whoever waits for that waits for ever. */
+  readonly commits: boolean;
   start(settings: Settings): Promise<StartedTarget>;
 }
 

@@ -63,6 +63,12 @@ function collect(stream: ClientHttp2Stream, done: (response: RawGrpcResponse) =>
   stream.on('trailers', (received) => {
     trailers = received;
   });
+  let isAnswered = false;
+  // A request that was left open would keep the stream open for good.
+  stream.on('end', () => {
+    isAnswered = trailers['grpc-status'] !== undefined || headers['grpc-status'] !== undefined;
+    stream.close();
+  });
   stream.on('data', (chunk: Buffer) => chunks.push(chunk));
   // A reset is an error to Node as well; the code that `close` tells is what matters.
   stream.on('error', () => undefined);
@@ -74,7 +80,7 @@ function collect(stream: ClientHttp2Stream, done: (response: RawGrpcResponse) =>
       grpcMessage: decodeURIComponent(String(told['grpc-message'] ?? '')),
       headers,
       body: Buffer.concat(chunks),
-      resetCode: stream.rstCode,
+      resetCode: isAnswered ? 0 : stream.rstCode,
     });
   });
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { allKeys, type Init, type WatchCreateRequest, WatchCreateRequest_FilterType, wireErrors } from '@conclave/protocol';
-import type { Case } from '../case.ts';
+import { type Case, physicalToo } from '../case.ts';
 import { bytes, type Context, methods, op, type WatchStream } from '../context.ts';
 
 const { NOPUT, NODELETE } = WatchCreateRequest_FilterType;
@@ -395,60 +395,60 @@ const starts: readonly Case[] = [
       assert.ok(header.clusterId !== 0n && header.memberId !== 0n && header.raftTerm > 0);
     },
   },
-  {
+  ...physicalToo({
     name: 'watch: a start at the compacted revision delivers the event of that revision',
-    async run(t) {
+    async run(t, physical) {
       await t.write('a=1', 'a=2', 'a=3');
-      await t.ok(methods.compact, { revision: t.base + 2, physical: true });
+      await t.ok(methods.compact, { revision: t.base + 2, physical });
       using watch = t.watch();
       await watch.create({ ...a, startRevision: t.base + 2 });
       assert.deepEqual(await watch.events(2), ['PUT a=2 c1 m2 v2', 'PUT a=3 c1 m3 v3']);
     },
-  },
-  {
+  }),
+  ...physicalToo({
     name: 'watch: a start at a compacted tombstone delivers the delete',
     since: '3.5.17',
-    async run(t) {
+    async run(t, physical) {
       await t.write('a=1', '-a', 'b=1');
-      await t.ok(methods.compact, { revision: t.base + 2, physical: true });
+      await t.ok(methods.compact, { revision: t.base + 2, physical });
       using watch = t.watch();
       await watch.create({ ...allKeys(), startRevision: t.base + 2 });
       assert.deepEqual(await watch.events(2), ['DELETE a= c0 m2 v0', 'PUT b=1 c3 m3 v1']);
     },
-  },
-  {
+  }),
+  ...physicalToo({
     name: 'watch: prev_kv that is compacted away is left out',
-    async run(t) {
+    async run(t, physical) {
       await t.write('a=1', 'a=2', 'a=3');
-      await t.ok(methods.compact, { revision: t.base + 2, physical: true });
+      await t.ok(methods.compact, { revision: t.base + 2, physical });
       using watch = t.watch();
       await watch.create({ ...a, startRevision: t.base + 2, prevKv: true });
       assert.deepEqual(await watch.events(2), ['PUT a=2 c1 m2 v2', 'PUT a=3 c1 m3 v3 <- a=2 c1 m2 v2']);
     },
-  },
-  {
+  }),
+  ...physicalToo({
     name: 'watch: a compaction does not disturb a watch that is up to date',
-    async run(t) {
+    async run(t, physical) {
       using watch = t.watch();
       await watch.create(a);
       await t.write('a=1', 'a=2');
       await watch.events(2);
-      await t.ok(methods.compact, { revision: t.base + 2, physical: true });
+      await t.ok(methods.compact, { revision: t.base + 2, physical });
       await t.write('a=3');
       assert.deepEqual(await watch.events(1), ['PUT a=3 c1 m3 v3']);
     },
-  },
-  {
+  }),
+  ...physicalToo({
     name: 'watch: a compaction does not disturb a watch with a start in the future',
-    async run(t) {
+    async run(t, physical) {
       using watch = t.watch();
       await watch.create({ ...a, startRevision: t.base + 4 });
       await t.write('a=1', 'a=2', 'a=3');
-      await t.ok(methods.compact, { revision: t.base + 3, physical: true });
+      await t.ok(methods.compact, { revision: t.base + 3, physical });
       await t.write('a=4');
       assert.deepEqual(await watch.events(1), ['PUT a=4 c1 m4 v4']);
     },
-  },
+  }),
   {
     name: 'watch: three thousand revisions of history arrive whole and in order',
     async run(t) {

@@ -10,6 +10,7 @@ export function etcdTarget(line: EtcdLine): Target | undefined {
     version: etcdVersion(line),
     isOurs: false,
     hasSocket: true,
+    commits: true,
     start: async (settings) => startedProcess(await launchEtcd({ version: line, flags: flagsOf(settings) })),
   };
 }

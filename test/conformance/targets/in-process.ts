@@ -18,6 +18,7 @@ export const inMemoryTarget: Target = {
 /** With a backend whose commits never complete: everything applied stays in the generations over it, and reads must be right from them alone. */
 export const stalledTarget: Target = {
   ...ours('in process, no commit ends'),
+  commits: false,
   start: (settings) => startStalled(settings),
 };
 
@@ -28,7 +29,7 @@ export const commitPerEntryTarget: Target = {
 };
 
 function ours(name: string): Omit<Target, 'start'> {
-  return { name, version: etcdApiVersion, isOurs: true, hasSocket: false };
+  return { name, version: etcdApiVersion, isOurs: true, hasSocket: false, commits: true };
 }
 
 async function startOnDisk(settings: Settings, storage: StoragePorts): Promise<StartedTarget> {

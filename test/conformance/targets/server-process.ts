@@ -9,6 +9,7 @@ export const serverProcessTarget: Target = {
   version: etcdApiVersion,
   isOurs: true,
   hasSocket: true,
+  commits: true,
   start: async (settings) => startedProcess(await launchServer({ flags: flagsOf(settings) })),
 };
 
