@@ -33,7 +33,7 @@ export function snapshotRecord(snapshot: SnapshotPoint): NewRecord {
   return { type: 'snapshot', index: snapshot.index, term: snapshot.term, body: noBody };
 }
 
-/** Copies what it keeps of `body`. undefined: a record whose checksums hold and which still makes no sense. */
+/** The entry's data are a view of `body`. undefined: a record whose checksums hold and which still makes no sense. */
 export function parseLogRecord(header: RecordHeader, body: Buffer): LogRecord | undefined {
   const { type, index, term } = header;
   if (!Number.isSafeInteger(index) || !Number.isSafeInteger(term)) return undefined;
@@ -42,7 +42,12 @@ export function parseLogRecord(header: RecordHeader, body: Buffer): LogRecord | 
     case 'confChange':
       return {
         kind: 'entry',
-        entry: { index, term, type: type === 'entry' ? 'normal' : 'confChange', data: new Uint8Array(body) },
+        entry: {
+          index,
+          term,
+          type: type === 'entry' ? 'normal' : 'confChange',
+          data: new Uint8Array(body.buffer, body.byteOffset, body.length),
+        },
       };
     case 'hardState':
       return body.length === 8 ? { kind: 'hardState', hardState: { term, vote: body.readBigUInt64LE(0), commit: index } } : undefined;

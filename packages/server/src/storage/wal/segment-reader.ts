@@ -13,19 +13,19 @@ export class SegmentReader {
     this.size = size;
   }
 
-  /** A view of exactly the bytes asked for when the window holds them. */
+  /** A view of exactly the bytes asked for, or undefined when they are not in the window. It stays valid: windows are never reused. */
   peek(at: number, length: number): Buffer | undefined {
     const from = at - this.#windowAt;
     return from >= 0 && from + length <= this.#window.length ? this.#window.subarray(from, from + length) : undefined;
   }
 
-  /** A view of the bytes asked for, or undefined when the file ends before. Valid until the next read. */
-  async read(at: number, length: number): Promise<Buffer | undefined> {
-    if (at + length > this.size) return undefined;
+  /** Moves the window so that it holds the bytes asked for; false when the file ends before. */
+  async load(at: number, length: number): Promise<boolean> {
+    if (at + length > this.size) return false;
     const bytes = await this.#file.read(at, Math.min(this.size - at, Math.max(length, windowBytes)));
     this.#window = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#windowAt = at;
-    return this.peek(at, length);
+    return bytes.length >= length;
   }
 }
 

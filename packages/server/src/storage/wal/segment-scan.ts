@@ -45,8 +45,15 @@ export interface ScanEnd {
  */
 export async function scanSegment(target: ScanTarget, replay: Replay): Promise<ScanEnd> {
   const scan = new SegmentScan(target, replay);
-  while (!scan.isAtEnd && (await scan.step()));
-  return scan.result();
+  for (;;) {
+    const missing = scan.run();
+    if (missing === undefined || !(await target.reader.load(missing.at, missing.length))) return scan.result();
+  }
+}
+
+interface MissingBytes {
+  readonly at: number;
+  readonly length: number;
 }
 
 class SegmentScan {
@@ -64,21 +71,29 @@ class SegmentScan {
     this.#position = target.start;
   }
 
-  get isAtEnd(): boolean {
-    return this.#at >= this.#target.end;
+  /** Goes on until the log ends, or until bytes are missing that the reader must load first. */
+  run(): MissingBytes | undefined {
+    while (this.#at < this.#target.end) {
+      const missing = this.#step();
+      if (missing === 'end') return undefined;
+      if (missing !== undefined) return missing;
+    }
+    return undefined;
   }
 
-  /** Takes the next record; false when there is none that continues the log. */
-  async step(): Promise<boolean> {
-    const { reader } = this.#target;
-    const head = reader.peek(this.#at, headerBytes) ?? (await reader.read(this.#at, headerBytes));
-    const header = head && decodeHeader(head, 0, this.#at === 0 ? 0 : this.#target.salt);
-    if (header === undefined || !this.#continues(header)) return false;
-    const bodyAt = this.#at + headerBytes;
-    const body = reader.peek(bodyAt, header.length) ?? (await reader.read(bodyAt, header.length));
-    if (body === undefined || !bodyIsIntact(header, body)) return false;
+  // Not asynchronous: a promise for each of millions of records would be most of the work.
+  #step(): MissingBytes | 'end' | undefined {
+    const { reader, salt } = this.#target;
+    const head = reader.peek(this.#at, headerBytes);
+    if (head === undefined) return { at: this.#at, length: headerBytes };
+    const header = decodeHeader(head, 0, this.#at === 0 ? 0 : salt);
+    if (header === undefined || !this.#continues(header)) return 'end';
+    const body = reader.peek(this.#at + headerBytes, header.length);
+    // From the header on: it is read again with the body.
+    if (body === undefined) return { at: this.#at, length: headerBytes + header.length };
+    if (!bodyIsIntact(header, body)) return 'end';
     this.#accept(header, body);
-    return true;
+    return undefined;
   }
 
   result(): ScanEnd {
@@ -140,8 +155,8 @@ export async function findLaterBatch(
   batchSeq: number,
 ): Promise<number | undefined> {
   for (let at = alignToBlock(from); at + headerBytes <= reader.size; at += blockBytes) {
-    const head = reader.peek(at, headerBytes) ?? (await reader.read(at, headerBytes));
-    const header = head && decodeHeader(head, 0, at === 0 ? 0 : salt);
+    if (reader.peek(at, headerBytes) === undefined && !(await reader.load(at, headerBytes))) return undefined;
+    const header = decodeHeader(reader.peek(at, headerBytes)!, 0, at === 0 ? 0 : salt);
     if (header !== undefined && header.segSeq === segSeq && header.batchSeq > batchSeq) return at;
   }
   return undefined;
