@@ -15,7 +15,7 @@ async function openSdk(address: string): Promise<Subject> {
   return {
     put: (name, value) => client.put(name, value),
     get: (name, serializable) => client.get(name, { serializable }),
-    txn: (name, value) => client.txn().if(key(name).version.equals(-1)).else(put(name, value)).commit(),
+    txn: (name, value) => client.txn().if(key(name).modRevision.equals(1)).else(put(name, value)).commit(),
     async watch(start, onEvent) {
       let created: () => void = () => undefined;
       const ready = new Promise<void>((resolve) => {
@@ -48,7 +48,7 @@ async function openEtcd3(address: string): Promise<Subject> {
   return {
     put: (name, value) => client.put(name).value(value).exec(),
     get: (name, serializable) => (serializable ? client.get(name).serializable(true).exec() : client.get(name).exec()),
-    txn: (name, value) => client.if(name, 'Version', '==', -1).else(client.put(name).value(value)).commit(),
+    txn: (name, value) => client.if(name, 'Mod', '==', 1).else(client.put(name).value(value)).commit(),
     async watch(start, onEvent) {
       const watcher = await client.watch().prefix(start).create();
       watcher.on('put', onEvent);

@@ -23,7 +23,7 @@ export interface Outcome {
 export interface Subject extends AsyncDisposable {
   put(key: string, value: Buffer): Promise<unknown>;
   get(key: string, serializable: boolean): Promise<unknown>;
-  /** Compares the key's version with a number it never has, and puts in the other branch. */
+  /** Compares the key's mod revision with one that no key has, and puts in the other branch. */
   txn(key: string, value: Buffer): Promise<unknown>;
   /** Calls back for every event under the prefix; resolves once it watches. */
   watch(prefix: string, onEvent: () => void): Promise<() => Promise<void>>;
