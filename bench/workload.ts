@@ -6,8 +6,7 @@ export interface Order {
   readonly ms: number;
 }
 
-export const workloadNames = ['put', 'get', 'get-serializable', 'txn', 'watch', 'lock', 'lock-handover'] as const;
-export type WorkloadName = (typeof workloadNames)[number];
+export type WorkloadName = 'put' | 'get' | 'get-serializable' | 'txn' | 'watch' | 'lock' | 'lock-handover';
 
 export interface Outcome {
   /** Operations that ended within the time; for watch: events delivered to watchers. */

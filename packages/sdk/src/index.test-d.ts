@@ -51,7 +51,8 @@ export async function transactions(): Promise<void> {
     same<typeof d, DeleteResult>(true);
     same<typeof result.responses, readonly [PutResult, KeyValue | undefined, ListResult, DeleteResult]>(true);
     // @ts-expect-error there is no fifth operation
-    result.responses[4];
+    const none = result.responses[4];
+    same<typeof none, undefined>(true);
   } else {
     const [a] = result;
     same<typeof a, KeyValue | undefined>(true);
