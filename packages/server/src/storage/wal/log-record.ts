@@ -1,5 +1,6 @@
 import type { Entry, HardState } from '@conclave/raft';
 import { type NewRecord, noBody, type RecordHeader } from './record.ts';
+import { type BatchHead, decodeBatchHead } from './segment.ts';
 
 /** The last entry a snapshot covers. In the log: everything before is void, the next entry is `index + 1`. */
 export interface SnapshotPoint {
@@ -9,14 +10,10 @@ export interface SnapshotPoint {
 
 /** What a record means to raft. */
 export type LogRecord =
+  | { readonly kind: 'head'; readonly head: BatchHead }
   | { readonly kind: 'entry'; readonly entry: Entry }
   | { readonly kind: 'hardState'; readonly hardState: HardState }
-  | { readonly kind: 'snapshot'; readonly snapshot: SnapshotPoint }
-  | { readonly kind: 'none' };
-
-const nothing: LogRecord = { kind: 'none' };
-
-export const sealRecord: NewRecord = { type: 'seal', index: 0, term: 0, body: noBody };
+  | { readonly kind: 'snapshot'; readonly snapshot: SnapshotPoint };
 
 export function entryRecord(entry: Entry): NewRecord {
   return { type: entry.type === 'normal' ? 'entry' : 'confChange', index: entry.index, term: entry.term, body: entry.data };
@@ -54,7 +51,9 @@ export function parseLogRecord(header: RecordHeader, body: Buffer): LogRecord | 
     case 'snapshot':
       return { kind: 'snapshot', snapshot: { index, term } };
     case 'segmentHead':
-    case 'seal':
-      return nothing;
+    case 'batchHead': {
+      const head = decodeBatchHead(header, body);
+      return head && { kind: 'head', head };
+    }
   }
 }

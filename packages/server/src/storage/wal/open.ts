@@ -5,15 +5,15 @@ import type { Fatal } from '../../replica/ports.ts';
 import type { Disk, DiskFile } from '../disk.ts';
 import { CorruptionError, StorageError } from '../storage-error.ts';
 import { BatchWriter } from './batch-writer.ts';
-import { entryRecord, hardStateRecord, type LogRecord, type SnapshotPoint, snapshotRecord } from './log-record.ts';
+import { entryRecord, type LogRecord, type SnapshotPoint, snapshotRecord } from './log-record.ts';
 import type { NewRecord } from './record.ts';
 import { type Survey, surveyLog } from './recovery.ts';
 import {
   alignToBlock,
-  headRecord,
   type Identity,
   isUnfinishedName,
   type SegmentHead,
+  segmentHeadRecord,
   segmentPath,
   startOfLog,
   unfinishedPath,
@@ -83,7 +83,8 @@ async function create(options: OpenWalOptions): Promise<OpenedWal> {
   const unfinished = `${dir}.tmp`;
   await disk.makeDir(unfinished);
   await removeAll(disk, unfinished, await disk.list(unfinished));
-  const head = { identity, salt: newSalt(options.runtime), link: { segSeq: 0, offset: 0 }, start: startOfLog };
+  const link = { segSeq: 0, offset: 0 };
+  const head: SegmentHead = { offset: 0, start: startOfLog, hardState: undefined, identity, salt: newSalt(options.runtime), link };
   const file = await disk.create(segmentPath(unfinished, firstSegSeq));
   const begun = await beginSegment(options, file, firstSegSeq, head, []);
   await disk.syncDir(unfinished);
@@ -114,7 +115,7 @@ function refuseOther(dir: string, found: Identity, expected: Identity | undefine
   throw new StorageError('wal-identity-mismatch', `the log in ${dir} is that of ${name(found)}, not of ${name(expected)}`);
 }
 
-/** The first batch of the new segment repeats everything that is not proven durable, and the hard state. */
+/** The first batch of the new segment repeats everything that is not proven durable. Its head holds the newest hard state already. */
 async function continueLog(options: OpenWalOptions, survey: Survey): Promise<Omit<WalState, 'hardState' | 'live'>> {
   const { disk, dir } = options;
   const { link, start, tail, replay } = survey;
@@ -123,15 +124,14 @@ async function continueLog(options: OpenWalOptions, survey: Survey): Promise<Omi
   const unfinished = unfinishedPath(dir, segSeq);
   await removeAll(disk, dir, (await disk.list(dir)).filter(isUnfinishedName));
   const records = tail.map(recordOf).filter((record) => record !== undefined);
-  if (replay.hardState !== undefined) records.push(hardStateRecord(replay.hardState));
   const file = await disk.create(unfinished);
-  const begun = await beginSegment(options, file, segSeq, { identity, salt, link, start }, records);
+  const begun = await beginSegment(options, file, segSeq, { offset: 0, identity, salt, link, start, hardState: replay.hardState }, records);
   await disk.rename(unfinished, segmentPath(dir, segSeq));
   await disk.syncDir(dir);
   return { ...begun, position: { ...begun.position, index: replay.index, term: replay.term } };
 }
 
-// The hard states of the batch are left out: the newest one follows behind all.
+// The hard states of the batch are left out: the newest one stands in the head.
 function recordOf(record: LogRecord): NewRecord | undefined {
   if (record.kind === 'entry') return entryRecord(record.entry);
   return record.kind === 'snapshot' ? snapshotRecord(record.snapshot) : undefined;
@@ -148,7 +148,7 @@ async function beginSegment(
   const size = alignToBlock(segmentBytes.first);
   const writer = new BatchWriter(head.salt, head.start);
   writer.begin(segSeq);
-  writer.add(headRecord(head));
+  writer.add(segmentHeadRecord(head));
   for (const record of records) writer.add(record);
   const bytes = writer.finish();
   await file.fillZero(size);

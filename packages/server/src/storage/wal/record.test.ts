@@ -1,9 +1,9 @@
 import { crc32 } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { BatchWriter } from './batch-writer.ts';
-import { entryRecord, hardStateRecord, parseLogRecord, sealRecord, snapshotRecord } from './log-record.ts';
+import { entryRecord, hardStateRecord, parseLogRecord, snapshotRecord } from './log-record.ts';
 import { bodyIsIntact, decodeHeader, encodeRecord, headerBytes, maxBodyBytes, noBody, recordBytes, UnknownRecordError } from './record.ts';
-import { headRecord, readHead, startOfLog } from './segment.ts';
+import { batchHeadRecord, readHead, type SegmentHead, segmentHeadRecord, startOfLog } from './segment.ts';
 
 const place = { segSeq: 7, batchSeq: 2 ** 40 + 1, recSeq: 2 ** 53 - 1, prevCrc: 0xdead_beef, salt: 99 };
 
@@ -17,7 +17,7 @@ describe('a record', () => {
   test('is laid out as documented', () => {
     const bytes = encode();
     expect(bytes.toString('latin1', 0, 2)).toBe('CW');
-    expect([bytes[2], bytes[3], bytes.readUInt32LE(4), bytes.readUInt32LE(8)]).toEqual([1, 2, 4, 7]);
+    expect([bytes[2], bytes[3], bytes.readUInt32LE(4), bytes.readUInt32LE(8)]).toEqual([1, 3, 4, 7]);
     const numbers = [12, 20, 28, 36].map((at) => bytes.readBigUInt64LE(at));
     expect(numbers).toEqual([2n ** 40n + 1n, 2n ** 53n - 1n, 2n ** 33n, 5n]);
     expect(bytes.readUInt32LE(44)).toBe(0xdead_beef);
@@ -100,7 +100,7 @@ describe('a batch', () => {
     const end = recordBytes(5_000) + recordBytes(8);
     expect(bytes.subarray(end).every((byte) => byte === 0)).toBe(true);
     writer.begin(3);
-    writer.add(sealRecord);
+    writer.add(batchHeadRecord({ offset: 8192, start: startOfLog, hardState: undefined }));
     expect(decodeHeader(Buffer.from(writer.finish()), 0, 5)).toMatchObject({
       batchSeq: 2,
       recSeq: 3,
@@ -112,11 +112,14 @@ describe('a batch', () => {
   test('carries what raft means through and back', () => {
     const confChange = { index: 4, term: 2, type: 'confChange', data: new TextEncoder().encode('add') } as const;
     const hardState = { term: 3, vote: 2n ** 63n, commit: 4 };
+    const start = { batchSeq: place.batchSeq - 1, recSeq: place.recSeq - 1, crc: place.prevCrc, index: 40, term: 5 };
+    const head = { offset: 2 ** 33, start, hardState };
     for (const [record, parsed] of [
       [entryRecord(confChange), { kind: 'entry', entry: confChange }],
       [hardStateRecord(hardState), { kind: 'hardState', hardState }],
       [snapshotRecord({ index: 9, term: 3 }), { kind: 'snapshot', snapshot: { index: 9, term: 3 } }],
-      [sealRecord, { kind: 'none' }],
+      [batchHeadRecord(head), { kind: 'head', head }],
+      [batchHeadRecord({ ...head, hardState: undefined }), { kind: 'head', head: { ...head, hardState: undefined } }],
     ] as const) {
       const bytes = Buffer.alloc(recordBytes(record.body.length));
       encodeRecord(bytes, 0, record, place);
@@ -127,10 +130,17 @@ describe('a batch', () => {
 
 test('the head of a segment is found in that segment only', () => {
   const start = { batchSeq: 10, recSeq: 20, crc: 30, index: 40, term: 5 };
-  const head = { identity: { clusterId: 1n, memberId: 2n ** 64n - 1n }, salt: 77, link: { segSeq: 6, offset: 2 ** 33 }, start };
+  const head: SegmentHead = {
+    offset: 0,
+    start,
+    hardState: { term: 5, vote: 1n, commit: 39 },
+    identity: { clusterId: 1n, memberId: 2n ** 64n - 1n },
+    salt: 77,
+    link: { segSeq: 6, offset: 2 ** 33 },
+  };
   const writer = new BatchWriter(77, start);
   writer.begin(7);
-  writer.add(headRecord(head));
+  writer.add(segmentHeadRecord(head));
   const bytes = Buffer.from(writer.finish());
   expect(readHead(bytes, 7)).toEqual(head);
   expect(readHead(bytes, 8)).toBeUndefined();

@@ -12,7 +12,7 @@ import { crc32 } from 'node:zlib';
  * |  8 |     4 | segSeq   | number of the segment this was written to                                    |
  * | 12 |     8 | batchSeq | number of the batch: one batch, one write, one fdatasync                     |
  * | 20 |     8 | recSeq   | number of the record                                                         |
- * | 28 |     8 | index    | log index; commit index in a hard state                                      |
+ * | 28 |     8 | index    | log index; of the last entry before in a head, of the commit in a hard state  |
  * | 36 |     8 | term     |                                                                              |
  * | 44 |     4 | prevCrc  | headCrc of the record before                                                 |
  * | 48 |     4 | bodyCrc  |                                                                              |
@@ -44,10 +44,18 @@ export interface NewRecord {
   readonly body: Uint8Array;
 }
 
-export type RecordType = 'segmentHead' | 'entry' | 'confChange' | 'hardState' | 'snapshot' | 'seal';
+/** A batch starts with a head: the first one of a segment with a segmentHead, every other with a batchHead. */
+export type RecordType = 'segmentHead' | 'batchHead' | 'entry' | 'confChange' | 'hardState' | 'snapshot';
 
 /** Numbers on disk. Never reused. */
-const recordTypes: Readonly<Record<RecordType, number>> = { segmentHead: 1, entry: 2, confChange: 3, hardState: 4, snapshot: 5, seal: 6 };
+const recordTypes: Readonly<Record<RecordType, number>> = {
+  segmentHead: 1,
+  batchHead: 2,
+  entry: 3,
+  confChange: 4,
+  hardState: 5,
+  snapshot: 6,
+};
 const typeOfNumber: ReadonlyMap<number, RecordType> = new Map(
   Object.entries(recordTypes).map(([name, number]) => [number, name as RecordType]),
 );

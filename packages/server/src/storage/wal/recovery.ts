@@ -4,7 +4,7 @@ import { UnknownRecordError } from './record.ts';
 import { Replay } from './replay.ts';
 import { headRecordBytes, type Link, type Position, readHead, type SegmentHead, segmentPath, segSeqOfName } from './segment.ts';
 import { SegmentReader } from './segment-reader.ts';
-import { findLaterBatch, type ScanEnd, type ScannedBatch, scanSegment } from './segment-scan.ts';
+import { findLaterBatch, findStart, type ScanEnd, type ScannedBatch, scanSegment } from './segment-scan.ts';
 
 /** A segment the log still consists of. */
 export interface LiveSegment {
@@ -102,23 +102,15 @@ async function survey(dir: string, segments: readonly Segment[], appliedIndex: n
   };
 }
 
-/**
- * Reads the newest segment, and those before it as far as they are needed: for entries above the applied index, and for the hard state when the
- * first batch of the newest segment, which repeats it, was torn.
- */
+/** Reads the newest segment, and those before it as far as entries above the applied index may stand in them. */
 async function readChain(
   dir: string,
   segments: readonly Segment[],
   newest: StartedSegment,
   appliedIndex: number,
 ): Promise<{ chain: StartedSegment[]; replay: Replay; end: ScanEnd }> {
-  const alone = await readForward([newest], appliedIndex);
-  if (newest.head.link.segSeq === 0 || (alone.end.firstBatch?.isComplete && newest.head.start.index <= appliedIndex)) {
-    return { chain: [newest], ...alone };
-  }
   const chain = [newest];
-  for (let first = newest; first.head.link.segSeq !== 0; chain.unshift(first)) {
-    if (first !== newest && first.head.start.index <= appliedIndex) break;
+  for (let first = newest; first.head.link.segSeq !== 0 && first.head.start.index > appliedIndex; chain.unshift(first)) {
     first = segmentBefore(dir, segments, first);
   }
   return { chain, ...(await readForward(chain, appliedIndex)) };
@@ -135,25 +127,20 @@ function segmentBefore(dir: string, segments: readonly Segment[], segment: Start
 
 async function readForward(chain: readonly StartedSegment[], appliedIndex: number): Promise<{ replay: Replay; end: ScanEnd }> {
   const replay = new Replay(appliedIndex);
-  const first = chain[0]!.head;
-  replay.startAt(first.start.index, first.start.term);
   let end: ScanEnd | undefined;
   for (const [at, segment] of chain.entries()) {
     const next = chain[at + 1]?.head;
     const { path, segSeq, head, size, file } = segment;
-    const target = {
-      path,
-      segSeq,
-      salt: head.salt,
-      start: head.start,
-      end: next?.link.offset ?? size,
-      reader: new SegmentReader(file, size),
-    };
-    end = await scanSegment(target, replay);
+    const bounds = { segSeq, salt: head.salt, end: next?.link.offset ?? size };
+    const from = at === 0 ? await findStart(new SegmentReader(file, size, probeBytes), bounds, head, appliedIndex) : head;
+    if (at === 0) replay.startAt(from.start.index, from.start.term);
+    end = await scanSegment({ ...bounds, path, from, reader: new SegmentReader(file, size) }, replay);
     if (next !== undefined) refuseGap(path, end, next, replay.index + 1);
   }
   return { replay, end: end! };
 }
+
+const probeBytes = 64 * 1024;
 
 /** A later segment stands on this one: it was durable up to the place where the later one goes on. */
 function refuseGap(path: string, end: ScanEnd, next: SegmentHead, index: number): void {
@@ -183,8 +170,9 @@ async function refuseLaterBatches(segments: readonly Segment[], newest: StartedS
  * into a new segment. Where the newest segment holds nothing but its first batch, it is replaced as a whole.
  */
 function cutBehindProven(newest: StartedSegment, end: ScanEnd): { link: Link; start: Position; tail: ScannedBatch['records'] } {
-  const { firstBatch, lastBatch, hasContentBehindHead } = end;
-  if (!hasContentBehindHead || lastBatch === undefined) {
+  const { firstBatch, lastBatch, hasContentBehindFirst } = end;
+  const isOneBatch = firstBatch?.offset === 0 && !hasContentBehindFirst;
+  if (isOneBatch || lastBatch === undefined) {
     return { link: newest.head.link, start: newest.head.start, tail: firstBatch?.records ?? [] };
   }
   return { link: { segSeq: newest.segSeq, offset: lastBatch.offset }, start: lastBatch.start, tail: lastBatch.records };

@@ -1,5 +1,6 @@
 import type { Entry, HardState } from '@conclave/raft';
 import type { LogRecord, SnapshotPoint } from './log-record.ts';
+import type { BatchHead } from './segment.ts';
 
 /**
  * Rebuilds what raft needs from the records of the log, in order. Holds no more than the entries above the applied index: what is below, the
@@ -50,6 +51,8 @@ export class Replay {
   /** Returns why the record contradicts those before, or undefined. */
   apply(record: LogRecord): string | undefined {
     switch (record.kind) {
+      case 'head':
+        return this.#check(record.head);
       case 'entry':
         return this.#append(record.entry);
       case 'hardState':
@@ -58,8 +61,6 @@ export class Replay {
         this.#entries = [];
         this.#snapshot = record.snapshot;
         this.startAt(record.snapshot.index, record.snapshot.term);
-        return undefined;
-      case 'none':
         return undefined;
     }
   }
@@ -72,6 +73,14 @@ export class Replay {
     const commit = this.#hardState?.commit ?? 0;
     if (this.#index < commit) return `it ends at index ${this.#index} although ${commit} was known to be committed`;
     return undefined;
+  }
+
+  // What the head repeats is what the records before it said, where those were read.
+  #check({ start, hardState }: BatchHead): string | undefined {
+    if (start.index !== this.#index || start.term !== this.#term) {
+      return `a batch was written behind entry ${start.index} of term ${start.term} and stands behind ${this.#index} of ${this.#term}`;
+    }
+    return hardState && this.#setHardState(hardState);
   }
 
   #append(entry: Entry): string | undefined {

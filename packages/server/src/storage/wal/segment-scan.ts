@@ -2,7 +2,7 @@ import { CorruptionError } from '../storage-error.ts';
 import { type LogRecord, parseLogRecord } from './log-record.ts';
 import { bodyIsIntact, decodeHeader, headerBytes, type RecordHeader, recordBytes } from './record.ts';
 import type { Replay } from './replay.ts';
-import { alignToBlock, blockBytes, type Position } from './segment.ts';
+import { alignToBlock, type BatchHead, blockBytes, decodeBatchHead, type Position } from './segment.ts';
 import type { SegmentReader } from './segment-reader.ts';
 
 /** A segment to scan and what to expect in it. */
@@ -11,8 +11,8 @@ export interface ScanTarget {
   readonly reader: SegmentReader;
   readonly segSeq: number;
   readonly salt: number;
-  /** What comes before its first record. */
-  readonly start: Position;
+  /** The batch to start with, and what comes before it. */
+  readonly from: BatchHead;
   /** The segment counts up to here only. */
   readonly end: number;
 }
@@ -22,6 +22,7 @@ export interface ScannedBatch {
   readonly offset: number;
   /** Just before the batch. */
   readonly start: Position;
+  /** Without its head. */
   readonly records: LogRecord[];
   /** False when the scan ended inside it. */
   isComplete: boolean;
@@ -34,12 +35,12 @@ export interface ScanEnd {
   readonly position: Position;
   readonly firstBatch: ScannedBatch | undefined;
   readonly lastBatch: ScannedBatch | undefined;
-  /** Whether a batch after the first holds anything but a seal. */
-  readonly hasContentBehindHead: boolean;
+  /** Whether a batch other than the first is not empty. */
+  readonly hasContentBehindFirst: boolean;
 }
 
 /**
- * Follows the chain of records from the start of a segment and gives each to `replay`.
+ * Follows the chain of records from one batch of a segment on and gives each to `replay`.
  *
  * @throws CorruptionError when an intact record contradicts those before it.
  */
@@ -59,16 +60,17 @@ interface MissingBytes {
 class SegmentScan {
   readonly #target: ScanTarget;
   readonly #replay: Replay;
-  #at = 0;
+  #at: number;
   #position: Position;
   #firstBatch: ScannedBatch | undefined;
   #batch: ScannedBatch | undefined;
-  #hasContentBehindHead = false;
+  #hasContentBehindFirst = false;
 
   constructor(target: ScanTarget, replay: Replay) {
     this.#target = target;
     this.#replay = replay;
-    this.#position = target.start;
+    this.#at = target.from.offset;
+    this.#position = target.from.start;
   }
 
   /** Goes on until the log ends, or until bytes are missing that the reader must load first. */
@@ -102,13 +104,15 @@ class SegmentScan {
       position: this.#position,
       firstBatch: this.#firstBatch,
       lastBatch: this.#batch,
-      hasContentBehindHead: this.#hasContentBehindHead,
+      hasContentBehindFirst: this.#hasContentBehindFirst,
     };
   }
 
   #continues(header: RecordHeader): boolean {
     const startsBatch = this.#batch === undefined || this.#batch.isComplete;
+    const isHead = header.type === 'segmentHead' || header.type === 'batchHead';
     return (
+      isHead === startsBatch &&
       header.segSeq === this.#target.segSeq &&
       header.recSeq === this.#position.recSeq + 1 &&
       header.batchSeq === this.#position.batchSeq + (startsBatch ? 1 : 0) &&
@@ -122,8 +126,10 @@ class SegmentScan {
     const reason = this.#replay.apply(record);
     if (reason !== undefined) throw this.#contradiction(reason);
     const batch = this.#batch === undefined || this.#batch.isComplete ? this.#startBatch() : this.#batch;
-    if (record.kind !== 'none') batch.records.push(record);
-    if (batch !== this.#firstBatch && record.kind !== 'none') this.#hasContentBehindHead = true;
+    if (record.kind !== 'head') {
+      batch.records.push(record);
+      if (batch !== this.#firstBatch) this.#hasContentBehindFirst = true;
+    }
     batch.isComplete = header.endsBatch;
     const { index, term } = this.#replay;
     this.#position = { batchSeq: header.batchSeq, recSeq: header.recSeq, crc: header.headCrc, index, term };
@@ -158,6 +164,53 @@ export async function findLaterBatch(
     if (reader.peek(at, headerBytes) === undefined && !(await reader.load(at, headerBytes))) return undefined;
     const header = decodeHeader(reader.peek(at, headerBytes)!, 0, at === 0 ? 0 : salt);
     if (header !== undefined && header.segSeq === segSeq && header.batchSeq > batchSeq) return at;
+  }
+  return undefined;
+}
+
+/**
+ * A batch to start reading at: one that stands behind no entry above `appliedIndex`, as late in the segment as a few probes find one. What is
+ * before it is applied. `first` is the head of the segment, which is always such a batch.
+ */
+export async function findStart(
+  reader: SegmentReader,
+  segment: { readonly segSeq: number; readonly salt: number; readonly end: number },
+  first: BatchHead,
+  appliedIndex: number,
+): Promise<BatchHead> {
+  let best = first;
+  let low = 0;
+  let high = Math.floor(segment.end / blockBytes);
+  while (low + 1 < high) {
+    const middle = (low + high) >> 1;
+    const found = await findHead(reader, segment, middle, Math.min(high, middle + probeBlocks));
+    if (found !== undefined && found.start.index <= appliedIndex) {
+      best = found;
+      low = Math.floor(found.offset / blockBytes);
+    } else high = middle;
+  }
+  return best;
+}
+
+/** Blocks to look through for the next head: those of a large batch have none. Too few cost time, never correctness. */
+const probeBlocks = 64;
+
+async function findHead(
+  reader: SegmentReader,
+  { segSeq, salt }: { readonly segSeq: number; readonly salt: number },
+  from: number,
+  to: number,
+): Promise<BatchHead | undefined> {
+  for (let block = from; block < to; block++) {
+    const at = block * blockBytes;
+    const length = Math.min(blockBytes, reader.size - at);
+    if (reader.peek(at, length) === undefined && !(await reader.load(at, length))) return undefined;
+    const bytes = reader.peek(at, length)!;
+    const header = decodeHeader(bytes, 0, salt);
+    if (header?.type !== 'batchHead' || header.segSeq !== segSeq) continue;
+    const body = bytes.subarray(headerBytes, headerBytes + header.length);
+    const head = bodyIsIntact(header, body) ? decodeBatchHead(header, body) : undefined;
+    if (head?.offset === at) return head;
   }
   return undefined;
 }

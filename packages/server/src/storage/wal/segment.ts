@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { HardState } from '@conclave/raft';
 import { bodyIsIntact, decodeHeader, headerBytes, type NewRecord, type RecordHeader, readNumber, writeNumber } from './record.ts';
 
 /**
@@ -39,42 +40,85 @@ export interface Link {
 }
 
 /**
+ * The first record of a batch. It repeats what recovery must know to start reading here, so that the part of a segment whose entries are all
+ * applied need not be read. The offset is the batch's own: a head that was written to the wrong place is no place to start.
+ */
+export interface BatchHead {
+  readonly offset: number;
+  /** Just before this batch. */
+  readonly start: Position;
+  /** Just before this batch; undefined when none was ever written. */
+  readonly hardState: HardState | undefined;
+}
+
+/**
  * The first record of a segment. It says where the segment before ends, which makes the log one chain that is followed from its newest
  * segment backwards: what a crash left behind beside the chain is void, without ever being rewritten.
  */
-export interface SegmentHead {
+export interface SegmentHead extends BatchHead {
+  readonly offset: 0;
   readonly identity: Identity;
   readonly salt: number;
   readonly link: Link;
-  /** Just before this segment. */
-  readonly start: Position;
 }
 
-const headBodyBytes = 40;
+const batchHeadBytes = 32;
+const segmentHeadBytes = 64;
 
 /** `start.batchSeq`, `recSeq` and `crc` go into the header of the record, by way of the writer that stands there. */
-export function headRecord(head: SegmentHead): NewRecord {
-  const body = Buffer.alloc(headBodyBytes);
-  body.writeBigUInt64LE(head.identity.clusterId, 0);
-  body.writeBigUInt64LE(head.identity.memberId, 8);
-  writeNumber(body, 16, head.link.offset);
-  body.writeUInt32LE(head.link.segSeq, 24);
-  body.writeUInt32LE(head.salt, 28);
+export function batchHeadRecord(head: BatchHead): NewRecord {
+  const body = Buffer.alloc(batchHeadBytes);
+  writeBatchHead(body, head);
+  return { type: 'batchHead', index: head.start.index, term: head.start.term, body };
+}
+
+export function segmentHeadRecord(head: SegmentHead): NewRecord {
+  const body = Buffer.alloc(segmentHeadBytes);
+  writeBatchHead(body, head);
+  body.writeBigUInt64LE(head.identity.clusterId, 32);
+  body.writeBigUInt64LE(head.identity.memberId, 40);
+  writeNumber(body, 48, head.link.offset);
+  body.writeUInt32LE(head.link.segSeq, 56);
+  body.writeUInt32LE(head.salt, 60);
   return { type: 'segmentHead', index: head.start.index, term: head.start.term, body };
 }
 
-export function decodeHead(header: RecordHeader, body: Buffer): SegmentHead | undefined {
-  if (header.type !== 'segmentHead' || body.length !== headBodyBytes) return undefined;
+function writeBatchHead(body: Buffer, { offset, hardState = noHardState }: BatchHead): void {
+  writeNumber(body, 0, offset);
+  writeNumber(body, 8, hardState.term);
+  body.writeBigUInt64LE(hardState.vote, 16);
+  writeNumber(body, 24, hardState.commit);
+}
+
+const noHardState: HardState = { term: 0, vote: 0n, commit: 0 };
+
+/** The head in a record of either type, or undefined when the record is of another, or makes no sense. */
+export function decodeBatchHead(header: RecordHeader, body: Buffer): BatchHead | undefined {
+  if (body.length !== (header.type === 'segmentHead' ? segmentHeadBytes : batchHeadBytes)) return undefined;
+  if (header.type !== 'segmentHead' && header.type !== 'batchHead') return undefined;
+  const hardState = { term: readNumber(body, 8), vote: body.readBigUInt64LE(16), commit: readNumber(body, 24) };
+  const isNone = hardState.term === 0 && hardState.vote === 0n && hardState.commit === 0;
   return {
-    identity: { clusterId: body.readBigUInt64LE(0), memberId: body.readBigUInt64LE(8) },
-    salt: body.readUInt32LE(28),
-    link: { segSeq: body.readUInt32LE(24), offset: readNumber(body, 16) },
+    offset: readNumber(body, 0),
     start: { batchSeq: header.batchSeq - 1, recSeq: header.recSeq - 1, crc: header.prevCrc, index: header.index, term: header.term },
+    hardState: isNone ? undefined : hardState,
+  };
+}
+
+function decodeSegmentHead(header: RecordHeader, body: Buffer): SegmentHead | undefined {
+  const head = header.type === 'segmentHead' ? decodeBatchHead(header, body) : undefined;
+  if (head?.offset !== 0) return undefined;
+  return {
+    ...head,
+    offset: 0,
+    identity: { clusterId: body.readBigUInt64LE(32), memberId: body.readBigUInt64LE(40) },
+    link: { segSeq: body.readUInt32LE(56), offset: readNumber(body, 48) },
+    salt: body.readUInt32LE(60),
   };
 }
 
 /** Bytes to read from the start of a file for {@link readHead}. */
-export const headRecordBytes: number = headerBytes + headBodyBytes;
+export const headRecordBytes: number = headerBytes + segmentHeadBytes;
 
 /** The head at the start of a segment's bytes, or undefined when no head of this very segment stands there intact. */
 export function readHead(bytes: Buffer, segSeq: number): SegmentHead | undefined {
@@ -82,7 +126,7 @@ export function readHead(bytes: Buffer, segSeq: number): SegmentHead | undefined
   if (header === undefined || header.segSeq !== segSeq) return undefined;
   const body = bytes.subarray(headerBytes, headerBytes + header.length);
   if (body.length !== header.length || !bodyIsIntact(header, body)) return undefined;
-  return decodeHead(header, body);
+  return decodeSegmentHead(header, body);
 }
 
 export function segmentPath(dir: string, segSeq: number): string {

@@ -3,10 +3,10 @@ import type { Runtime, Timer } from '@conclave/wire';
 import type { Fatal, Log, LogBatch } from '../../replica/ports.ts';
 import type { Disk, DiskFile } from '../disk.ts';
 import { BatchWriter } from './batch-writer.ts';
-import { entryRecord, hardStateRecord, type SnapshotPoint, sealRecord, snapshotRecord } from './log-record.ts';
+import { entryRecord, hardStateRecord, type SnapshotPoint, snapshotRecord } from './log-record.ts';
 import { recordBytes } from './record.ts';
 import type { LiveSegment } from './recovery.ts';
-import { headRecord, type Identity, type Position } from './segment.ts';
+import { batchHeadRecord, type Identity, type Position, type SegmentHead, segmentHeadRecord } from './segment.ts';
 import { SegmentSupply } from './segment-supply.ts';
 
 export interface WalBatch extends LogBatch {
@@ -144,7 +144,7 @@ export class Wal implements Log {
     const flushed = this.#pending;
     this.#pending = [];
     try {
-      this.#makeRoom(flushed);
+      this.#begin(flushed);
       for (const { batch } of flushed) this.#encode(batch);
     } catch (error) {
       this.#fail(error);
@@ -157,22 +157,32 @@ export class Wal implements Log {
   }
 
   /** Starts a batch, in the next segment when this one is full and the next one ready. Until it is, this one grows. */
-  #makeRoom(flushed: readonly Waiting[]): void {
+  #begin(flushed: readonly Waiting[]): void {
     const { offset, size, segSeq, startIndex } = this.#active;
     const next = offset + encodedBytes(flushed) > size ? this.#supply.take() : undefined;
     if (next === undefined) {
-      this.#writer.begin(segSeq);
+      this.#beginBatch();
       return;
     }
-    const { batchSeq, recSeq, crc } = this.#writer;
-    const start = { batchSeq, recSeq, crc, index: this.#index, term: this.#term };
     const { identity, salt } = this.#state;
+    const head: SegmentHead = { offset: 0, start: this.#position(), hardState: this.#hardState, identity, salt, link: { segSeq, offset } };
     this.#writer.begin(next.segSeq);
-    this.#writer.add(headRecord({ identity, salt, link: { segSeq, offset }, start }));
-    if (this.#hardState !== undefined) this.#writer.add(hardStateRecord(this.#hardState));
+    this.#writer.add(segmentHeadRecord(head));
     this.#closeInBackground(this.#active.file);
     this.#live.push({ segSeq, startIndex, size: Math.max(size, offset) });
     this.#active = { ...next, startIndex: this.#index, offset: 0 };
+  }
+
+  #beginBatch(): void {
+    const { segSeq, offset } = this.#active;
+    const head = { offset, start: this.#position(), hardState: this.#hardState };
+    this.#writer.begin(segSeq);
+    this.#writer.add(batchHeadRecord(head));
+  }
+
+  #position(): Position {
+    const { batchSeq, recSeq, crc } = this.#writer;
+    return { batchSeq, recSeq, crc, index: this.#index, term: this.#term };
   }
 
   // Entries before the hard state: its commit index may count on them.
@@ -180,7 +190,6 @@ export class Wal implements Log {
     if (batch.snapshot !== undefined) this.#encodeSnapshot(batch.snapshot);
     for (const entry of batch.entries) this.#encodeEntry(entry);
     if (batch.hardState !== undefined) this.#encodeHardState(batch.hardState);
-    else if (batch.snapshot === undefined && batch.entries.length === 0) this.#writer.add(sealRecord);
   }
 
   #encodeSnapshot(snapshot: SnapshotPoint): void {
@@ -275,8 +284,7 @@ export class Wal implements Log {
   #seal(): void {
     if (this.#failure !== undefined || this.#isFlushing) return;
     this.#isUnsealed = false;
-    this.#writer.begin(this.#active.segSeq);
-    this.#writer.add(sealRecord);
+    this.#beginBatch();
     this.#flush(() => {});
   }
 
@@ -306,9 +314,11 @@ export class Wal implements Log {
 }
 
 const sealAfterMs = 50;
+/** Of a batch, at most. */
+const headBytes = 128;
 
 function encodedBytes(waiting: readonly Waiting[]): number {
-  let total = 0;
+  let total = headBytes;
   for (const { batch } of waiting) {
     for (const entry of batch.entries) total += recordBytes(entry.data.length);
     total += recordBytes(8);
