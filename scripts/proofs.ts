@@ -20,7 +20,7 @@ const vitest = 'node_modules/vitest/vitest.mjs';
 const proofs = ['run', '--config', 'vitest.proofs.config.ts'];
 const parts: readonly Part[] = [
   { name: 'conformance', args: ['--conditions=@conclave/source', '--import', 'tsx', 'scripts/conformance.ts', '--all'] },
-  { name: 'tests that need etcd', args: [vitest, 'run', 'test/e2e', 'packages/sdk', 'packages/recipes'] },
+  { name: 'tests that need etcd', args: [vitest, 'run', 'test/e2e', 'packages/server/src/etcdctl', 'packages/server/src/apply'] },
   { name: 'interop', args: [vitest, ...proofs, 'test/interop'] },
   { name: 'differential', args: [vitest, ...proofs, 'test/differential'] },
   { name: 'crash', args: [vitest, ...proofs, 'test/crash'] },
