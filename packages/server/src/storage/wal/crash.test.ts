@@ -388,6 +388,7 @@ class Lives {
   readonly #runtime: VirtualRuntime;
   readonly #disk: SimulatedDisk;
   readonly #history = new History();
+  #failure: Error | undefined;
 
   constructor(seed: number, options: SimulatedDiskOptions = {}) {
     this.#random = new Random(seed);
@@ -417,14 +418,12 @@ class Lives {
   async #crashWhileOpening(): Promise<void> {
     if (this.#random.chance(0.5)) return;
     open(this.#disk, this.#history.applied, this.#runtime).catch((error: unknown) => {
-      this.#failure = error;
+      this.#failure = new Error('while opening', { cause: error });
     });
     await this.#runtime.advance(this.#random.below(20));
     if (this.#failure !== undefined) throw this.#failure;
     this.#crash();
   }
-
-  #failure: unknown;
 
   async #work(wal: Wal): Promise<void> {
     for (let at = this.#random.below(40); at > 0; at--) {

@@ -45,7 +45,7 @@ export interface NewRecord {
 }
 
 /** A batch starts with a head: the first one of a segment with a segmentHead, every other with a batchHead. */
-export type RecordType = 'segmentHead' | 'batchHead' | 'entry' | 'confChange' | 'hardState' | 'snapshot';
+type RecordType = 'segmentHead' | 'batchHead' | 'entry' | 'confChange' | 'hardState' | 'snapshot';
 
 /** Numbers on disk. Never reused. */
 const recordTypes: Readonly<Record<RecordType, number>> = {
