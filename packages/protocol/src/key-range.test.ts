@@ -51,6 +51,12 @@ describe('prefixEnd', () => {
     expect(prefix).toEqual(new Uint8Array([1, 2]));
   });
 
+  test('leaves a Buffer alone, whose slice would share its bytes', () => {
+    const prefix = Buffer.from([1, 2]);
+    expect(prefixEnd(prefix)).toEqual(new Uint8Array([1, 3]));
+    expect(prefix).toEqual(Buffer.from([1, 2]));
+  });
+
   test('bounds exactly the keys that start with the prefix', () => {
     fc.assert(
       fc.property(bound, (prefix) => {

@@ -34,7 +34,8 @@ export function prefixEnd(prefix: Uint8Array): Uint8Array {
   let length = prefix.length;
   while (length > 0 && prefix[length - 1] === 0xff) length--;
   if (length === 0) return zeroByte.slice();
-  const end = prefix.slice(0, length);
+  // Not prefix.slice: a Buffer's is a view of the same bytes, and the caller's prefix would change.
+  const end = Uint8Array.from(prefix.subarray(0, length));
   end[length - 1] = (end[length - 1] as number) + 1;
   return end;
 }
