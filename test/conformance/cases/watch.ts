@@ -291,6 +291,15 @@ const creation: readonly Case[] = [
     },
   },
   {
+    name: 'watch: a negative start revision is told before an empty range',
+    since: '3.5.24',
+    async run(t) {
+      using watch = t.watch();
+      const { cancelReason } = await watch.ask({ key: bytes('b'), rangeEnd: bytes('a'), startRevision: -1 });
+      assert.equal(cancelReason, wireErrors.compacted.message);
+    },
+  },
+  {
     name: 'watch: a request of no kind is ignored and the stream goes on',
     async run(t) {
       using watch = t.watch();
@@ -562,7 +571,7 @@ const batches: readonly Case[] = [
       await watch.create({ ...allKeys(), prevKv: true });
       await watch.create({ key: bytes('b') });
       await t.write('a=1');
-      const ids = [(await watch.next()).watchId, (await watch.next()).watchId].map(Number).sort();
+      const ids = [(await watch.next()).watchId, (await watch.next()).watchId].map(Number).sort((a, b) => a - b);
       assert.deepEqual(ids, [0, 1]);
     },
   },
@@ -754,7 +763,10 @@ const progress: readonly Case[] = [
         assert.ok(isProgress(response) && response.watchId !== 0n && response.watchId !== -1n, 'progress of a watch that asked for it');
         told.set(response.watchId, t.relative(response.header?.revision));
       }
-      assert.deepEqual([...told.keys()].sort(), [1n, 7n]);
+      assert.deepEqual(
+        [...told.keys()].sort((a, b) => Number(a - b)),
+        [1n, 7n],
+      );
     },
   },
   {

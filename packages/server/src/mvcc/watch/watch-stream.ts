@@ -52,8 +52,8 @@ export class WatchStream {
   create(request: WatchCreateRequest): WatchCreated {
     const { revision } = this.#host.source;
     const keys = watchedKeys(request.key, request.rangeEnd);
-    if (keys === undefined) return { refused: 'watch-range-empty', revision };
     if (request.startRevision < 0) return { refused: 'compacted', revision };
+    if (keys === undefined) return { refused: 'watch-range-empty', revision };
     if (request.watchId !== 0n && this.#watchers.has(request.watchId)) return { refused: 'watch-id-duplicate', revision };
     const watchId = request.watchId === 0n ? this.#freeId() : request.watchId;
     const next = request.startRevision === 0 ? revision + 1 : request.startRevision;
