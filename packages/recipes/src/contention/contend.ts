@@ -1,4 +1,16 @@
-import { ConclaveError, get, isConclaveError, key, type Lease, type ListOperation, list, type Namespace, prefix, put } from '@conclave/sdk';
+import {
+  ConclaveError,
+  get,
+  isConclaveError,
+  type KeyValue,
+  key,
+  type Lease,
+  type ListOperation,
+  list,
+  type Namespace,
+  prefix,
+  put,
+} from '@conclave/sdk';
 import { leave, type Place } from './held.ts';
 import { type Kind, recipeError } from './kind.ts';
 import { isTransient, pauseMs, Scope } from './scope.ts';
@@ -17,7 +29,7 @@ export interface ContendOptions {
   readonly lease?: Lease | undefined;
   /** Gives up waiting when aborted: rejects with `cancelled` and leaves nothing behind. Default: none. */
   readonly signal?: AbortSignal | undefined;
-  /** How long to wait for the place, in milliseconds. Default: as long as it takes. */
+  /** How long to wait for the place, in milliseconds, 0 or more. Default: as long as it takes. */
   readonly timeoutMs?: number | undefined;
 }
 
@@ -42,7 +54,9 @@ export async function contend(
   value: string | Uint8Array,
   options: ContendOptions,
 ): Promise<Won> {
-  const scope = new Scope(client, kind, options.signal, options.timeoutMs);
+  const { timeoutMs } = options;
+  if (timeoutMs !== undefined && !(timeoutMs >= 0)) throw invalidArgument(`timeoutMs must be 0 or more, not ${timeoutMs}`);
+  const scope = new Scope(client, kind, options.signal, timeoutMs);
   try {
     const contender = await enter(client, kind, name, value, options, scope, false);
     if (contender === undefined) throw new Error('a contender that queues has a place');
@@ -76,13 +90,13 @@ async function enter(
   scope: Scope,
   once: boolean,
 ): Promise<Won | undefined> {
-  if (name === '') throw new ConclaveError({ code: 'invalid-argument', message: `a ${kind.noun} needs a name`, outcome: 'not-applied' });
+  if (name === '') throw invalidArgument(`a ${kind.noun} needs a name`);
   const ttlSeconds = options.ttlSeconds ?? ttlSecondsDefault;
   const lease = options.lease ?? (await scope.run((signal) => client.lease.grant({ ttlSeconds, signal })));
   const own = `${name}/${lease.id.toString(16)}`;
   const ownsLease = options.lease === undefined;
   let place: Place = { client, kind, name, key: own, lease, ownsLease, token: 0n };
-  let sent: Promise<unknown> = Promise.resolve();
+  let sent: Promise<Entry | undefined> = Promise.resolve(undefined);
   try {
     scope.standOn(lease);
     const entry = await persist(client, scope, (_, isRepeat) => {
@@ -92,7 +106,8 @@ async function enter(
       return scope.race(entering);
     });
     if (entry === undefined) {
-      if (ownsLease) await leave(place);
+      // The answer is known; that the traces may stay until the lease ends does not change it.
+      if (ownsLease) await leaveSoon(place, sent);
       return undefined;
     }
     place = { ...place, token: entry.token };
@@ -180,9 +195,9 @@ async function untilEitherIsGone(client: Namespace, scope: Scope, older: string,
       if (isConclaveError(error, 'compacted')) resolve();
       else reject(error);
     };
-    // A closed client completes its watches; the lease, which ends with it, says so.
+    // A closed client completes its watches: looking again tells that, too, also where the lease is of another client.
     const subscriptions = [older, own].map((target) =>
-      client.watch(target, { startRevision, ignore: 'put' }).subscribe({ next: resolve, error: onError }),
+      client.watch(target, { startRevision, ignore: 'put' }).subscribe({ next: resolve, error: onError, complete: resolve }),
     );
     return () => {
       for (const subscription of subscriptions) subscription.unsubscribe();
@@ -217,7 +232,7 @@ async function persist<Result>(
  * Leaves, waiting a moment so that a caller who was rejected finds nothing left behind when the server answers. A lease of its own takes the key
  * along, written or not; on a shared lease the key has to be looked for, once it is certain that it will not be written later.
  */
-async function leaveSoon(place: Place, sent: Promise<unknown>): Promise<void> {
+async function leaveSoon(place: Place, sent: Promise<Entry | undefined>): Promise<void> {
   const { client } = place;
   const left = leaveWith(place, sent).catch((error: unknown) => {
     client.runtime.log.warn({ error, key: place.key }, 'a place in a queue was not given back; it ends with its lease');
@@ -231,10 +246,30 @@ async function leaveSoon(place: Place, sent: Promise<unknown>): Promise<void> {
   stop?.();
 }
 
-async function leaveWith(place: Place, sent: Promise<unknown>): Promise<void> {
+async function leaveWith(place: Place, sent: Promise<Entry | undefined>): Promise<void> {
   if (place.ownsLease || place.token !== 0n) return await leave(place);
-  await Promise.allSettled([sent]);
-  if (place.lease.state !== 'held') return;
-  const own = await place.client.get(place.key);
+  const [answer] = await Promise.allSettled([sent]);
+  if (answer.status === 'fulfilled') {
+    if (answer.value !== undefined) await leave({ ...place, token: answer.value.token });
+    return;
+  }
+  // Turned down: what is under the key, if anything, is an earlier place of the same lease.
+  if (!isTransient(answer.reason)) return;
+  const own = await readUntilAnswered(place);
   if (own !== undefined) await leave({ ...place, token: own.createRevision });
+}
+
+/** The lease is renewed for as long as its owner likes, and the key with it: asked until there is an answer, or the lease ends. */
+async function readUntilAnswered({ client, kind, key: own, lease }: Place): Promise<KeyValue | undefined> {
+  const scope = new Scope(client, kind, undefined, undefined);
+  try {
+    scope.standOn(lease);
+    return await persist(client, scope, (signal) => client.get(own, { signal }));
+  } finally {
+    scope.close();
+  }
+}
+
+function invalidArgument(message: string): ConclaveError {
+  return new ConclaveError({ code: 'invalid-argument', message, outcome: 'not-applied' });
 }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { type Comparison, type ConclaveError, del, isConclaveError, key, type Lease, type Namespace } from '@conclave/sdk';
 import { type Kind, recipeError } from './kind.ts';
 import { isTransient, pauseMs, Scope } from './scope.ts';
@@ -36,6 +37,8 @@ export class Held implements AsyncDisposable {
     this.place = place;
     this.name = place.name;
     this.key = place.key;
+    // Whatever the place guards listens to it, and that may be much.
+    setMaxListeners(0, this.#controller.signal);
     const onLeaseEnd = (): void => this.#lose('its lease ended', place.lease.signal.reason);
     place.lease.signal.addEventListener('abort', onLeaseEnd, { once: true });
     this.#onLeaseEnd = onLeaseEnd;
@@ -61,7 +64,7 @@ export class Held implements AsyncDisposable {
   /**
    * The fencing token: higher for every later holder of the name. Hand it to whatever the place protects, and have that refuse lower ones.
    *
-   * @throws ConclaveError `lock-lost`, `lock-released`, `leadership-lost`, `leadership-resigned`
+   * @throws ConclaveError `lock-lost`, `lock-released`, `leadership-lost`, `leadership-resigned`; `cancelled` once `lead` was told to stop
    */
   get token(): bigint {
     this.assertHeld();
@@ -69,7 +72,8 @@ export class Held implements AsyncDisposable {
   }
 
   /**
-   * Holds, as a condition of a transaction, exactly while this place is held: a write with it cannot come too late.
+   * Holds, as a condition of a transaction, exactly while this place is held: a write with it cannot come too late. It names the key as the
+   * client or namespace knows it that the place was taken with; in a transaction of another namespace it never holds.
    *
    * @throws ConclaveError as `token`
    * @example

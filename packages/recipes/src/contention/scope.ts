@@ -42,6 +42,8 @@ export class Scope {
 
   /** Waits for something within this scope. It goes on by itself when the scope ends. */
   async race<Result>(promise: Promise<Result>): Promise<Result> {
+    // Where the scope has ended already, nobody below listens to it.
+    promise.catch(() => undefined);
     let result: { readonly value: Result } | undefined;
     await this.wait((resolve, reject) => {
       promise.then((value) => {
@@ -109,10 +111,14 @@ export class Scope {
   }
 }
 
-/** Whether asking again may help: the server could not be asked, or its answer was lost. */
+/** The gRPC status of a server that cannot answer now: it has no leader, is too slow, or is going away. */
+const statusUnavailable = 14;
+
+/** Whether asking again may help: the server could not be asked, could not answer, or its answer was lost. */
 export function isTransient(error: unknown): boolean {
   if (!isConclaveError(error)) return false;
-  return error.outcome === 'unknown' || error.code === 'unavailable' || error.code === 'deadline-exceeded';
+  if (error.outcome === 'unknown' || error.grpcCode === statusUnavailable) return true;
+  return error.code === 'unavailable' || error.code === 'deadline-exceeded' || error.code === 'too-many-requests';
 }
 
 /** Waits that grow from 50 ms to 2 s, spread by chance so that many waiters do not return together. */

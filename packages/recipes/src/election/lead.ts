@@ -30,17 +30,20 @@ export async function lead(
   const { signal } = options;
   const isStopped = (): boolean => signal?.aborted === true;
   for (let attempt = 0; !isStopped(); ) {
+    let leadership: Leadership;
     try {
-      const leadership = await campaign(client, name, options);
-      attempt = 0;
-      await term(client, leadership, body, signal);
+      leadership = await campaign(client, name, options);
     } catch (error) {
       if (isStopped() && isConclaveError(error, 'cancelled')) return;
       if (!isTransient(error) && !isConclaveError(error, electionKind.lost)) throw error;
       client.runtime.log.warn({ error, election: name }, 'campaigning again');
       await pause(client, attempt, signal);
       attempt += 1;
+      continue;
     }
+    attempt = 0;
+    // What the body throws is not looked at: it may well be an error of another call, or of another election.
+    await term(client, leadership, body, signal);
   }
 }
 
@@ -55,12 +58,11 @@ async function term(
   signal?.addEventListener('abort', onAbort);
   // It may have been aborted while the campaign was being won.
   if (signal?.aborted === true) onAbort();
-  const held = leadership.signal;
   try {
     await body(leadership);
   } catch (error) {
     // A body that was told to stop may say so in its own way.
-    if (!held.aborted) throw error;
+    if (leadership.isHeld) throw error;
     client.runtime.log.warn({ error, election: leadership.name }, 'the body ended with an error after its leadership');
   } finally {
     signal?.removeEventListener('abort', onAbort);

@@ -26,8 +26,7 @@ export async function leader(client: Namespace, name: string, options?: RequestO
 }
 
 /**
- * Follows who leads the election `name`: the present leader, then each change of leader or of what the leader proclaims; undefined while
- * nobody leads. It goes on across lost connections and compaction; of what changed meanwhile only the result may be told.
+ * Follows who leads the election `name`: the present leader, then each change of leader and each proclamation; undefined while nobody leads. It goes on across lost connections and compaction; of what changed meanwhile only the result may be told.
  *
  * @throws ConclaveError `permission-denied`, `cancelled`, … as the error of the Observable or loop
  * @example
@@ -122,10 +121,16 @@ class Observation {
     for (const kv of this.#candidates.values()) {
       if (first === undefined || kv.createRevision < first.createRevision) first = kv;
     }
-    if (this.#told === (first ?? 'nobody')) return;
+    if (this.#told !== undefined && isSame(this.#told, first ?? 'nobody')) return;
     this.#told = first ?? 'nobody';
     this.#sink.next(first === undefined ? undefined : toLeader(first));
   }
+}
+
+/** By the write that made it: after a compaction the same leader is read anew. */
+function isSame(told: KeyValue | 'nobody', now: KeyValue | 'nobody'): boolean {
+  if (told === 'nobody' || now === 'nobody') return told === now;
+  return told.key === now.key && told.modRevision === now.modRevision;
 }
 
 function toLeader(kv: KeyValue): Leader {

@@ -35,7 +35,7 @@ export class WatchHub {
     engine.attach(this);
   }
 
-  /** Starts a watch at `startRevision`, or with what happens from now on. The sink is called later, never from here. */
+  /** Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start. */
   watch(spec: WatchSpec, startRevision: number | undefined, sink: WatchSink, onClosed: () => void): WatchHandle {
     const subscription = new Subscription(this, ++this.#lastId, spec, sink, onClosed);
     this.#subscriptions.add(subscription);
@@ -97,6 +97,10 @@ class Subscription implements WatchHandle {
   }
 
   start(engine: Engine, startRevision: number | undefined): void {
+    if (engine.isClosed) {
+      this.#fail(() => this.#sink.onFailure(engine.closedError()));
+      return;
+    }
     if (startRevision !== undefined) {
       this.#begin(startRevision);
       return;

@@ -559,3 +559,10 @@ test('an observer that throws does not disturb other watches', async () => {
   }
   expect(uncaught).toMatchObject([{ message: 'mine' }]);
 });
+
+test.each([{ startRevision: 5 }, {}])('a watch begun after the client was closed fails at once (%o)', async (options) => {
+  await scripted.client.close();
+  const watch = follow(options);
+  await settle();
+  expect(watch.error).toMatchObject({ code: 'client-closed' });
+});
