@@ -58,7 +58,7 @@ describe('a store of a million keys', () => {
       console.log(
         `timers late by ${late.p50.toFixed(1)} ms at p50, ${late.p99.toFixed(1)} at p99, ${late.p999.toFixed(1)} at p99.9, ${late.max.toFixed(1)} at most`,
       );
-      expect(load.counts).toBeGreaterThan(5);
+      expect(load.counts).toBeGreaterThanOrEqual(3);
       expect(load.bigPuts).toBeGreaterThan(20);
       expect(load.txns).toBeGreaterThan(200);
       expect(late.samples).toBeGreaterThan(1_000);

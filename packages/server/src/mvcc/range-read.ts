@@ -111,10 +111,20 @@ export class RangeRead {
   }
 
   #stepHead(range: KeyRange, pause: Pause): boolean {
-    const start = this.#last === undefined ? range.start : successor(this.#last);
-    for (const row of this.#store.scan('head', start, range.end)) {
+    // What is left to be counted only, a limit's rest above all, is read without its values.
+    for (;;) {
+      const keysOnly = this.#wanted <= 0;
+      const start = this.#last === undefined ? range.start : successor(this.#last);
+      if (this.#scanHead(start, range.end, keysOnly, pause)) return true;
+      if (keysOnly || this.#wanted > 0 || pause.isOver) return false;
+    }
+  }
+
+  /** True at the end of the range; false when it is time to pause, or to go on without values. */
+  #scanHead(start: Uint8Array, end: Uint8Array | undefined, keysOnly: boolean, pause: Pause): boolean {
+    for (const row of this.#store.scan('head', start, end, { keysOnly })) {
       this.#take(row.value);
-      if (!pause.isDue(row.value.length)) continue;
+      if (!pause.isDue(row.value.length) && (keysOnly || this.#wanted > 0)) continue;
       this.#last = new Uint8Array(row.key);
       return false;
     }
@@ -167,9 +177,16 @@ class Pause {
     this.#isFull = isFull;
   }
 
+  /** The last answer was that it is due. */
+  isOver = false;
+
   /** Asked after every row, with the bytes it brought. */
   isDue(bytes: number): boolean {
-    if (this.#isFull()) return true;
+    this.isOver = this.#isFull() || this.#isSpent(bytes);
+    return this.isOver;
+  }
+
+  #isSpent(bytes: number): boolean {
     this.#work += 1 + bytes / bytesPerRow;
     if (this.#slicer === undefined || this.#work < rowsPerCheck) return false;
     this.#work = 0;

@@ -122,7 +122,12 @@ describe.each<[string, Subject]>([
         } else if (each.kind === 'scan') {
           const { table, start, end, reverse, limit } = each.scan;
           const options = limit === undefined ? { reverse } : { reverse, limit };
-          expect(shown(backend.scan(table, start, end, options))).toEqual(shown(model.scan(table, start, end, reverse, limit)));
+          const expected = model.scan(table, start, end, reverse, limit);
+          expect(shown(backend.scan(table, start, end, options))).toEqual(shown(expected));
+          const keys = Array.from(backend.scan(table, start, end, { ...options, keysOnly: true }), ({ key }) =>
+            Buffer.from(key).toString('hex'),
+          );
+          expect(keys).toEqual(expected.map(({ key }) => Buffer.from(key).toString('hex')));
         } else if (each.kind === 'get') {
           const found = backend.get(each.table, each.key);
           const expected = model.rows.get(each.table)!.find((row) => compareBytes(row.key, each.key) === 0)?.value;

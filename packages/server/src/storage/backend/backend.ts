@@ -27,6 +27,8 @@ export interface Backend {
 export interface ScanOptions {
   readonly reverse?: boolean;
   readonly limit?: number;
+  /** Only the keys are wanted: the value of a row may be empty, and is not checked. Counting costs a quarter of reading. Default: false. */
+  readonly keysOnly?: boolean;
 }
 
 export interface Row {

@@ -177,6 +177,10 @@ describe.each(subjects)('BufferedStore over %s', (_, subject) => {
           if (reverse) expected.reverse();
           const options = limit === undefined ? { reverse } : { reverse, limit };
           expect(shown(store.scan(each.table, start, end, options))).toEqual(shown(expected.slice(0, limit)));
+          const keys = Array.from(store.scan(each.table, start, end, { ...options, keysOnly: true }), ({ key }) =>
+            Buffer.from(key).toString('hex'),
+          );
+          expect(keys).toEqual(expected.slice(0, limit).map(({ key }) => Buffer.from(key).toString('hex')));
         } else {
           const durable = store.durableIndex;
           if (each.kind === 'close') {

@@ -91,7 +91,10 @@ export class BufferedStore implements Store {
     if (newer.length === 0) return this.#stored(table, start, end, options);
     const layers = newer.map((rows) => (options.reverse ? rows.descending(start, end) : rows.ascending(start, end)));
     // The backend is not given the limit: any number of its rows may be deleted or replaced above it.
-    return merge([...layers, this.#stored(table, start, end, { reverse: options.reverse ?? false })], options);
+    return merge(
+      [...layers, this.#stored(table, start, end, { reverse: options.reverse ?? false, keysOnly: options.keysOnly ?? false })],
+      options,
+    );
   }
 
   put(table: Table, key: Uint8Array, value: Uint8Array): void {

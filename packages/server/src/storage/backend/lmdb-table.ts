@@ -35,7 +35,7 @@ export class LmdbTable {
     // Only a long bound falls into a bucket, where the stored bounds are too wide.
     const from = isLong(start) ? start : undefined;
     const to = end !== undefined && isLong(end) ? end : undefined;
-    for (const row of this.#inOrder(start, end, options.reverse ?? false)) {
+    for (const row of this.#inOrder(start, end, options)) {
       if (from !== undefined && compareBytes(row.key, from) < 0) continue;
       if (to !== undefined && compareBytes(row.key, to) >= 0) continue;
       yield row;
@@ -70,9 +70,11 @@ export class LmdbTable {
   }
 
   /** Rows of the stored range in the order of their whole keys. */
-  *#inOrder(start: Uint8Array, end: Uint8Array | undefined, reverse: boolean): Generator<Row, undefined> {
+  *#inOrder(start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions): Generator<Row, undefined> {
+    const { reverse = false, keysOnly = false } = options;
+    const range = storedRange(start, end, reverse);
     let bucket: StoredRow[] = [];
-    for (const row of this.#stored(storedRange(start, end, reverse))) {
+    for (const row of keysOnly ? this.#storedKeys(range) : this.#stored(range)) {
       if (bucket.length > 0 && !(isFiled(row.key) && isSameBucket(row.key, bucket[0]!.key))) {
         yield* sorted(bucket, reverse);
         bucket = [];
@@ -100,6 +102,28 @@ export class LmdbTable {
       // Gives the read transaction back; without effect after the last row.
       rows.return?.();
     }
+  }
+
+  /** As {@link #stored} without the values, except where a long key stands in its value. */
+  *#storedKeys(range: RangeOptions): Generator<StoredRow, undefined> {
+    const keys = this.#store.getKeys(range)[Symbol.iterator]();
+    this.#openScans++;
+    try {
+      for (;;) {
+        const next = readingLmdb(() => keys.next());
+        if (next.done) return;
+        const key = next.value;
+        if (!isFiled(key)) yield { key, stored: noBytes };
+        else yield { key, stored: this.#getPlain(key) ?? this.#gone(key) };
+      }
+    } finally {
+      this.#openScans--;
+      keys.return?.();
+    }
+  }
+
+  #gone(key: Uint8Array): never {
+    throw new StateCorruptionError(`table ${this.#name}: a key of ${key.length} bytes is listed and has no value`);
   }
 
   #check(key: Uint8Array, stored: Uint8Array, checked: Uint8Array): void {
@@ -141,6 +165,7 @@ function storedRange(start: Uint8Array, end: Uint8Array | undefined, reverse: bo
 }
 
 const lowestKey = Uint8Array.of(0);
+const noBytes = new Uint8Array(0);
 
 function sorted(bucket: readonly StoredRow[], reverse: boolean): Row[] {
   const rows = bucket.map(({ stored }) => unfile(stored));
