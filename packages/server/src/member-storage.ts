@@ -105,6 +105,8 @@ async function ownedPlace(path: string): Promise<Place> {
 /** The disk is the test's, and so are its folders. */
 async function portPlace(path: string, disk: Disk): Promise<Place> {
   await disk.makeDir(path);
+  // Else a power cut could take the folder away, with all that is durable in it.
+  await disk.syncDir(dirname(path));
   return {
     disk,
     walPath: join(path, 'wal'),
