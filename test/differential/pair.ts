@@ -23,6 +23,11 @@ class Side implements AsyncDisposable {
     this.keepAlive = this.client.stream(Lease.methods.leaseKeepAlive, { timeoutMs: lastsMs });
   }
 
+  /** The answer, and what the process printed if it is one of a process that ended. */
+  lastWords(answer: string): string {
+    return answer.startsWith('14 ') ? `${answer}\n${this.process.output.slice(0, 2_000)}` : answer;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.client.connection.close();
     await this.process[Symbol.asyncDispose]();
@@ -64,7 +69,8 @@ export class Pair implements AsyncDisposable {
   /** Sends the call to both and compares. */
   async send(one: Call): Promise<void> {
     const [ours, etcds] = await this.both((side) => one.send(side.client));
-    if (ours.shown !== etcds.shown) throw new DifferenceError(one.what, ours.shown, etcds.shown);
+    if (ours.shown !== etcds.shown)
+      throw new DifferenceError(one.what, this.#ours.lastWords(ours.shown), this.#etcd.lastWords(etcds.shown));
     const compacted = one.compactsTo !== undefined && etcds.revision > 0 ? one.compactsTo : this.#position.compacted;
     this.#position = { revision: Math.max(this.#position.revision, etcds.revision), compacted };
   }
@@ -107,6 +113,8 @@ class WatchPair implements Disposable {
   readonly #pair: Pair;
   readonly #logs: readonly [WatchLog, WatchLog];
   #furthestStart = 0;
+  /** A watcher may have been created at the present revision. */
+  #isYoung = false;
 
   private constructor(pair: Pair, logs: readonly [WatchLog, WatchLog]) {
     this.#pair = pair;
@@ -122,6 +130,7 @@ class WatchPair implements Disposable {
   async create(request: Parameters<WatchLog['create']>[0]): Promise<void> {
     const [ours, etcds] = await this.#each((log) => log.create(request));
     if (shown(ours) !== shown(etcds)) throw new DifferenceError(`watch ${shown(request)}`, shown(ours), shown(etcds));
+    this.#isYoung = true;
     if (etcds === undefined || etcds.canceled) return;
     const start = request.startRevision ?? 0;
     this.#furthestStart = Math.max(this.#furthestStart, start);
@@ -139,8 +148,10 @@ class WatchPair implements Disposable {
     await this.#each(async (log) => log.askProgress());
   }
 
-  /** Returns when all events are there, and equal. Moves the revision on if a watcher waits for one: no progress would be told. */
+  /** Returns when all events are there, and equal. Moves the revision on past new watchers, and to one a watcher waits for: else progress tells nothing. */
   async settle(): Promise<void> {
+    if (this.#isYoung) await this.#pair.send(bump());
+    this.#isYoung = false;
     while (this.#pair.position.revision < this.#furthestStart) await this.#pair.send(bump());
     await this.#each((log) => log.settle(this.#pair.position.revision));
     this.#compare('watches');

@@ -371,7 +371,7 @@ function rangeCall(request: Init<RangeRequest>): Call {
 
 function txnCall(request: Init<TxnRequest>): Call {
   const full = TxnRequest.decode(TxnRequest.encode(request));
-  if (hasDelete(full)) dropIgnoreFlags(full);
+  if (hasDelete(full)) keepEtcdAlive(full);
   return call(
     txnMethod,
     full,
@@ -380,11 +380,16 @@ function txnCall(request: Init<TxnRequest>): Call {
   );
 }
 
-/** A put that keeps what an earlier operation of its txn has deleted ends the process of etcd 3.5: such a txn is not sent. */
-function dropIgnoreFlags({ success, failure }: TxnRequest): void {
-  for (const { requestPut, requestTxn } of [...success, ...failure]) {
+/**
+ * Two mixtures of delete and put in a txn end the process of etcd 3.5 and are not sent. One is a put that keeps what an earlier operation of
+ * its txn has deleted. The other is a key deleted by a range without end, which the rule against duplicate keys overlooks, and put again:
+ * compaction at just that revision loses it.
+ */
+function keepEtcdAlive({ success, failure }: TxnRequest): void {
+  for (const { requestPut, requestDeleteRange, requestTxn } of [...success, ...failure]) {
     if (requestPut !== undefined) Object.assign(requestPut, { ignoreValue: false, ignoreLease: false });
-    if (requestTxn !== undefined) dropIgnoreFlags(requestTxn);
+    if (requestDeleteRange?.rangeEnd[0] === 0) requestDeleteRange.rangeEnd = new Uint8Array([0xff, 0xff]);
+    if (requestTxn !== undefined) keepEtcdAlive(requestTxn);
   }
 }
 

@@ -15,6 +15,7 @@ export class WatchLog implements Disposable {
   readonly #perWatcher = new Map<bigint, string[]>();
   /** By watcher, the highest revision that a progress answer said was delivered. */
   readonly #promised = new Map<bigint, number>();
+  readonly #createdAt = new Map<bigint, number>();
   readonly #compacted = new Set<bigint>();
   readonly #broken: string[] = [];
   #created = 0;
@@ -53,7 +54,10 @@ export class WatchLog implements Disposable {
     this.#stream.send({ progressRequest: {} });
   }
 
-  /** Returns when every watcher has been sent all up to `revision`, which is the server's present one. Needs a watcher, and none ahead of it. */
+  /**
+   * Returns when every watcher has been sent all up to `revision`, which is the server's present one. Needs a watcher, none
+   * ahead of it, and a revision younger than every watcher: else an older answer may be taken for the one to this question.
+   */
   async settle(revision: number): Promise<void> {
     // A server that is not done yet leaves the question unanswered.
     const asking = setInterval(() => this.askProgress(), 20);
@@ -94,6 +98,7 @@ export class WatchLog implements Disposable {
       this.#created += 1;
       this.#last = response;
       this.#promised.delete(watchId);
+      this.#createdAt.set(watchId, header?.revision ?? 0);
     }
     if (canceled && response.compactRevision > 0) this.#compacted.add(watchId);
     if (created || canceled) this.#tell(watchId, shown({ ...response, events: response.events.length }));
@@ -106,7 +111,8 @@ export class WatchLog implements Disposable {
 
   #takeProgress(revision: number): void {
     this.#progress = Math.max(this.#progress, revision);
-    for (const id of this.#perWatcher.keys()) this.#promised.set(id, revision);
+    // An answer from before a watcher was created may come after it was, and promises it nothing.
+    for (const [id, createdAt] of this.#createdAt) if (createdAt < revision) this.#promised.set(id, revision);
   }
 
   #takeEvent(id: bigint, event: Event): void {
