@@ -1,4 +1,5 @@
 // The defects measured in the client that this one replaces, as tests: through a TCP proxy that goes wrong, against every server there is.
+import { lock, tryLock } from '@conclave/recipes';
 import { type Client, connect, isConclaveError, key, prefix, put } from '@conclave/sdk';
 import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets, within } from '@conclave/testkit';
@@ -208,4 +209,30 @@ describe.each(
     },
     30_000,
   );
+
+  test.skipIf(skip !== undefined)('a lock waits for the holders of other programs, whatever is lost on the way', async () => {
+    await using faults = await faulty();
+    const { proxy, client } = faults;
+    for (let nth = 1; nth <= 4; nth++) {
+      const name = `lock/${nth}`;
+      // As etcd's own Go mutex, and so etcdctl lock, writes it.
+      await using foreign = await direct.lease.grant({ ttlSeconds: 30 });
+      const theirs = `${name}/${foreign.id.toString(16)}`;
+      await direct.put(theirs, '', { lease: foreign });
+      expect(await tryLock(client, name)).toBeUndefined();
+      await expect(lock(client, name, { timeoutMs: 50 })).rejects.toMatchObject({ code: 'lock-timeout' });
+      proxy.loseResponse(nth);
+      const waiting = lock(client, name);
+      await eventually('it waits', async () => (await direct.list(prefix(`${name}/`))).count === 2);
+      expect((await direct.get(theirs))?.version).toBe(1n);
+      const { revision } = await direct.delete(theirs);
+      const held = await within('the lock', waiting, 10_000);
+      expect(held.token).toBeLessThan(revision);
+      expect((await direct.get(held.key))?.createRevision).toBe(held.token);
+      // And its loss is told.
+      await direct.delete(held.key);
+      await eventually('the loss', () => !held.isHeld);
+      expect(held.signal.reason).toMatchObject({ code: 'lock-lost' });
+    }
+  });
 });
