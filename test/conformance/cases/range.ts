@@ -16,7 +16,7 @@ const shown: Record<string, string> = {
 };
 
 /** `keys` as one word, a letter a key. */
-const expected = (keys: string, more = false, count = 4): ShownRange => ({ kvs: [...keys].map((key) => shown[key] ?? ''), more, count });
+const expected = (keys: string, more = false, count = 4): ShownRange => ({ kvs: Array.from(keys, (key) => shown[key] ?? ''), more, count });
 
 const { NONE, ASCEND, DESCEND } = RangeRequest_SortOrder;
 const { KEY, VERSION, CREATE, MOD, VALUE } = RangeRequest_SortTarget;

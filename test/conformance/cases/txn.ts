@@ -196,6 +196,12 @@ const checks: readonly Case[] = [
   refused('a delete without a key', { failure: [{ requestDeleteRange: {} }] }, 'key-empty'),
   refused('a put with ignore_value and a value', { success: [op.put('a', '2', { ignoreValue: true })] }, 'value-provided'),
   refused('a put with ignore_lease and a lease', { success: [op.put('a', '2', { ignoreLease: true, lease: 5n })] }, 'lease-provided'),
+  refused('a put without a key in a nested txn', { success: [op.txn([], [], [{ requestPut: {} }])] }, 'key-empty'),
+  refused(
+    'a put with ignore_value and a value two levels down',
+    { failure: [op.txn([], [op.txn([], [op.put('a', '2', { ignoreValue: true })])])] },
+    'value-provided',
+  ),
   refused('a compare without a key is told before a bad operation', { compare: [{}], success: [{}] }, 'key-empty'),
   refused('the success branch is checked before the failure branch', { success: [{ requestPut: {} }], failure: [{}] }, 'key-empty'),
   refused('a bad operation is told before a duplicate key', { success: [op.put('k', '1'), op.put('k', '2'), {}] }, 'key-not-found'),

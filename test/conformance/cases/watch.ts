@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { allKeys, type Init, type WatchCreateRequest, WatchCreateRequest_FilterType, wireErrors } from '@conclave/protocol';
 import { type Case, physicalToo } from '../case.ts';
-import { bytes, type Context, methods, op, type WatchStream } from '../context.ts';
+import { bytes, type Context, methods, op, WatchStream } from '../context.ts';
 
 const { NOPUT, NODELETE } = WatchCreateRequest_FilterType;
 const a = { key: bytes('a') };
+const kib = (count: number): string => 'x'.repeat(count * 1024);
 const zero = new Uint8Array([0]);
 
 /** Begins a watch from now on, makes the writes, and compares every event up to the one on the key `a` that ends it. */
@@ -604,6 +605,47 @@ const batches: readonly Case[] = [
   },
 ];
 
+const slow: readonly Case[] = [
+  {
+    name: 'watch: a reader that stops for a while gets every event in order, and a compaction meanwhile makes no gap',
+    async run(t) {
+      using watch = t.watch();
+      await watch.create(allKeys());
+      watch.raw.pause();
+      const total = 1200;
+      const value = kib(8);
+      for (let at = 0; at < total; at += 100) await Promise.all(Array.from({ length: 100 }, () => t.put('a', value)));
+      await t.ok(methods.compact, { revision: t.base + total });
+      await t.put('a', 'last');
+      watch.raw.resume();
+      let next = t.base + 1;
+      while (next <= t.base + total + 1) {
+        const { events, canceled, compactRevision } = await watch.next();
+        if (canceled) {
+          assert.equal(compactRevision, t.base + total);
+          return;
+        }
+        for (const { kv } of events) assert.equal(kv?.modRevision, next++);
+      }
+    },
+  },
+  {
+    name: 'watch: a reader that stopped does not hold up the other streams',
+    async run(t) {
+      using stopped = t.watch();
+      await stopped.create(allKeys());
+      stopped.raw.pause();
+      const other = t.another();
+      using watch = new WatchStream(t, other.stream(methods.watch));
+      await watch.create(allKeys());
+      const value = kib(64);
+      for (let at = 1; at <= 100; at++) await t.put('a', value);
+      let seen = 0;
+      while (seen < 100) seen += (await watch.next()).events.length;
+    },
+  },
+];
+
 const cancels: readonly Case[] = [
   {
     name: 'watch: a cancel request is answered without a reason',
@@ -784,8 +826,6 @@ const progress: readonly Case[] = [
   },
 ];
 
-const kib = (count: number): string => 'x'.repeat(count * 1024);
-
 const fragments: readonly Case[] = [
   {
     name: 'watch: with fragment, history beyond the limit comes whole and in order, and a marked part is followed by its rest',
@@ -841,4 +881,4 @@ const fragments: readonly Case[] = [
   },
 ];
 
-export const watchCases: readonly Case[] = [...ranges, ...creation, ...starts, ...batches, ...cancels, ...progress, ...fragments];
+export const watchCases: readonly Case[] = [...ranges, ...creation, ...starts, ...batches, ...slow, ...cancels, ...progress, ...fragments];
