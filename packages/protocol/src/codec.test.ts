@@ -363,9 +363,9 @@ describe('decoding', () => {
     return bytes;
   };
 
-  test('messages may be nested 100 deep and no deeper', () => {
-    expect(() => TxnRequest.decode(nested(100))).not.toThrow();
-    expect(() => RequestOp.decode(nested(101))).toThrow(malformed);
+  test('messages may be nested 300 deep and no deeper', () => {
+    expect(() => TxnRequest.decode(nested(300))).not.toThrow();
+    expect(() => RequestOp.decode(nested(301))).toThrow(malformed);
   });
 
   test.each([

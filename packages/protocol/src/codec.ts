@@ -88,8 +88,11 @@ export class DecodeError extends Error {
 /** The one default of every bytes field. */
 export const emptyBytes: Uint8Array = new Uint8Array(0);
 
-/** Messages nested deeper than this are refused: a decoder must not exhaust the stack on a few kilobytes of input. */
-const maxDepth = 100;
+/**
+ * Messages nested deeper than this are refused: a decoder must not exhaust the stack on a few kilobytes of input. A txn of 128 operations, each
+ * in a txn of its own, has 257 levels as a request and two more in what answers it.
+ */
+const maxDepth = 300;
 
 const maxSafe = Number.MAX_SAFE_INTEGER;
 const two32 = 4294967296;
