@@ -1,7 +1,7 @@
 import type { Server, ServerInterceptingCall } from '@grpc/grpc-js';
 
 /**
- * What the answering end needs of grpc-js and grpc-js does not offer: three private fields, reached by name in the one release we depend on.
+ * What the answering end needs of grpc-js and grpc-js does not offer: four private fields, reached by name in the one release we depend on.
  * Whoever raises the version runs the tests of `grpc-server`; a field that is gone throws here, when the first server is made or the first
  * call arrives, instead of changing behaviour silently.
  */
@@ -28,6 +28,11 @@ export function handleEveryPath(server: Server): void {
 export function useDecoder(call: BaseCall, decoder: Decoder): void {
   fieldOf(call, 'decoder');
   Reflect.set(call, 'decoder', decoder);
+}
+
+/** The encoding the caller named for its messages; `identity` when it named none. grpc-js takes it out of the metadata. */
+export function encodingOf(call: BaseCall): string {
+  return String(fieldOf(call, 'incomingEncoding'));
 }
 
 /**

@@ -170,6 +170,20 @@ describe('encoding', () => {
   });
 });
 
+test.each([
+  [1, {}, 'grpc: compressed flag set with identity or empty encoding'],
+  [1, { 'grpc-encoding': 'identity' }, 'grpc: compressed flag set with identity or empty encoding'],
+  [2, { 'grpc-encoding': 'gzip' }, 'grpc: received unexpected payload format 2'],
+  [255, {}, 'grpc: received unexpected payload format 255'],
+])('a message with flag %i and headers %j is refused and never seen', async (flag, headers, text) => {
+  const outcome = await request('/t.S/Echo', [frame(Buffer.from('whole'), flag)], headers);
+  expect([outcome.status, outcome.message]).toEqual(['13', text]);
+  const stream = await request('/t.S/Collect', [frame(Buffer.from('one'), flag), frame(Buffer.from('two'))], headers);
+  expect([stream.status, stream.message]).toEqual(['13', text]);
+  expect(seen).toHaveLength(0);
+  expect((await request('/t.S/Echo', [frame(Buffer.from('fine'))])).status).toBe('0');
+});
+
 describe('bad requests', () => {
   test('a stream that ends in the middle of a message or without one is answered', async () => {
     const cut = await request('/t.S/Echo', [frame(Buffer.from('whole')).subarray(0, 7)]);

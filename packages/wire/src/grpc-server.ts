@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 import { Metadata, Server, ServerCredentials, ServerInterceptingCall } from '@grpc/grpc-js';
 import type { Routes, ServerStream } from './call.ts';
 import { dispatch } from './dispatch.ts';
-import { clearOverflownDeadline, handleEveryPath, useDecoder } from './grpc-js-internals.ts';
+import { clearOverflownDeadline, encodingOf, handleEveryPath, useDecoder } from './grpc-js-internals.ts';
 import { MessageAssembler, prefixLength } from './message-assembler.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -39,6 +39,7 @@ export function grpcServer(options: GrpcServerOptions): GrpcServer {
 
 const UNAVAILABLE = 14;
 const UNKNOWN = 2;
+const INTERNAL = 13;
 
 class GrpcJsServer implements GrpcServer {
   readonly runtime: Runtime;
@@ -199,7 +200,7 @@ class GrpcServerStream implements ServerStream {
     this.#server = server;
     this.#call = call;
     this.#assembler = new MessageAssembler(server.maxReceiveBytes);
-    useDecoder(call, this.#assembler);
+    useDecoder(call, { write: (data) => this.#assemble(data) });
     const deadline = call.getDeadline();
     this.#hasDeadline = deadline !== Number.POSITIVE_INFINITY && !clearOverflownDeadline(call, server.runtime.wall());
   }
@@ -309,6 +310,21 @@ class GrpcServerStream implements ServerStream {
     this.#cancelled = true;
     this.#server.ended(this);
     for (const listener of this.#cancelListeners) listener();
+  }
+
+  /** Cuts what came into messages. grpc-js would take one whose flag cannot be for uncompressed, and so a damaged request for a good one. */
+  #assemble(data: Buffer): Buffer[] {
+    const messages = this.#assembler.write(data);
+    for (const message of messages) {
+      const flag = message[0]!;
+      if (flag === 0 || (flag === 1 && encodingOf(this.#call) !== 'identity')) continue;
+      this.end(
+        INTERNAL,
+        flag === 1 ? 'grpc: compressed flag set with identity or empty encoding' : `grpc: received unexpected payload format ${flag}`,
+      );
+      return [];
+    }
+    return messages;
   }
 
   /** Messages that wait decoded are handed over from within `startRead`: asked for in a loop, a long row of them does not nest. */
