@@ -40,24 +40,28 @@ describe('a data dir', () => {
     await (await openDataDir(path)).close();
   });
 
-  test('is refused to another process, and free again the moment that one was killed', async () => {
-    await (await openDataDir(path)).close();
-    const script = `
+  // A LOCK that was removed and made anew is held by nobody, whoever is at work in the folder: only FORMAT tells then.
+  test.each(['LOCK', 'FORMAT'])(
+    'is refused to another process that finds %s locked, and free again the moment its holder was killed',
+    async (name) => {
+      await (await openDataDir(path)).close();
+      const script = `
       const { openSync } = require('node:fs');
       const { tryLock } = require('fs-native-extensions');
       console.log(tryLock(openSync(process.argv[1], 'r+')));
       setInterval(() => {}, 1000);`;
-    const holder = spawn(process.execPath, ['-e', script, join(path, 'LOCK')], {
-      cwd: import.meta.dirname,
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const [said] = await once(holder.stdout, 'data');
-    expect(String(said)).toBe('true\n');
-    await expect(openDataDir(path)).rejects.toThrow(`data dir ${path} is in use by another process`);
-    holder.kill('SIGKILL');
-    await once(holder, 'exit');
-    await (await openDataDir(path)).close();
-  });
+      const holder = spawn(process.execPath, ['-e', script, join(path, name)], {
+        cwd: import.meta.dirname,
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const [said] = await once(holder.stdout, 'data');
+      expect(String(said)).toBe('true\n');
+      await expect(openDataDir(path)).rejects.toThrow(`data dir ${path} is in use by another process`);
+      holder.kill('SIGKILL');
+      await once(holder, 'exit');
+      await (await openDataDir(path)).close();
+    },
+  );
 
   test('cannot be opened again in this process once it is poisoned, closed or not', async () => {
     const dataDir = await openDataDir(path);

@@ -9,7 +9,7 @@ import { StorageError } from './storage-error.ts';
  *
  * ```
  * FORMAT         which layout this is
- * LOCK           empty; locked while a process uses the folder
+ * LOCK           empty; locked while a process uses the folder, and so is FORMAT
  * member/wal/    the log
  * member/state/  the backend
  * ```
@@ -39,7 +39,7 @@ const ownedHere = new Map<string, 'open' | 'poisoned'>();
  * Takes possession of a data dir, making it when it does not exist (the folder around it must).
  *
  * The lock is the operating system's: it ends with the process, however that ends, and no file is left behind that a later start would have
- * to guess about.
+ * to guess about. FORMAT is locked too, as somebody may take LOCK for a leftover and remove it; without FORMAT the folder is no data dir.
  *
  * @throws StorageError `data-dir-locked`, `data-dir-unusable`, `format-newer`, `format-unknown`
  *
@@ -53,19 +53,20 @@ export async function openDataDir(path: string): Promise<DataDir> {
   refuseSecondUse(path, realPath);
   ownedHere.set(realPath, 'open');
   try {
-    const lock = await lockFolder(path, realPath);
+    const locks = [await lockFile(path, join(realPath, 'LOCK'))];
     try {
       await checkFormat(realPath);
+      locks.push(await lockFile(path, join(realPath, 'FORMAT')));
       await makeFolder(join(realPath, 'member'));
       await makeFolder(join(realPath, 'member', 'state'));
       await syncDirectory(join(realPath, 'member'));
       await syncDirectory(realPath);
       await syncDirectory(dirname(realPath));
     } catch (error) {
-      await lock.close();
+      for (const lock of locks) await lock.close();
       throw error;
     }
-    return new OwnedDataDir(realPath, lock);
+    return new OwnedDataDir(realPath, locks);
   } catch (error) {
     ownedHere.delete(realPath);
     throw error;
@@ -74,12 +75,12 @@ export async function openDataDir(path: string): Promise<DataDir> {
 
 class OwnedDataDir implements DataDir {
   readonly path: string;
-  readonly #lock: fs.promises.FileHandle;
+  readonly #locks: readonly fs.promises.FileHandle[];
   #isClosed = false;
 
-  constructor(path: string, lock: fs.promises.FileHandle) {
+  constructor(path: string, locks: readonly fs.promises.FileHandle[]) {
     this.path = path;
-    this.#lock = lock;
+    this.#locks = locks;
   }
 
   get walPath(): string {
@@ -97,8 +98,8 @@ class OwnedDataDir implements DataDir {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    // Closing the file gives the lock up.
-    await this.#lock.close();
+    // Closing the files gives the locks up.
+    for (const lock of this.#locks) await lock.close();
     if (ownedHere.get(this.path) === 'open') ownedHere.delete(this.path);
   }
 }
@@ -114,10 +115,10 @@ function refuseSecondUse(path: string, realPath: string): void {
   }
 }
 
-async function lockFolder(path: string, realPath: string): Promise<fs.promises.FileHandle> {
+/** Locks a file of the data dir at `path`, making it when it does not exist. */
+async function lockFile(path: string, file: string): Promise<fs.promises.FileHandle> {
   const noFollow = fs.constants.O_NOFOLLOW ?? 0;
-  const lockPath = join(realPath, 'LOCK');
-  const lock = await fs.promises.open(lockPath, fs.constants.O_RDWR | fs.constants.O_CREAT | noFollow, 0o600).catch((error: unknown) => {
+  const lock = await fs.promises.open(file, fs.constants.O_RDWR | fs.constants.O_CREAT | noFollow, 0o600).catch((error: unknown) => {
     throw new StorageError('data-dir-unusable', `data dir ${path} cannot be locked: ${messageOf(error)}`, { cause: error });
   });
   try {
