@@ -270,7 +270,7 @@ export function status(end: { readonly code: number; readonly message: string })
   return `${end.code} ${end.message}`;
 }
 
-export function expectedStatus(key: WireErrorKey): string {
+function expectedStatus(key: WireErrorKey): string {
   return status(wireErrors[key]);
 }
 

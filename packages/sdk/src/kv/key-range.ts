@@ -50,7 +50,7 @@ function endOf(prefix: Uint8Array): Uint8Array {
   return prefixEnd(new Uint8Array(prefix));
 }
 
-export function isKeyRange(target: Target): target is KeyRange {
+function isKeyRange(target: Target): target is KeyRange {
   return typeof target === 'object' && !(target instanceof Uint8Array);
 }
 
