@@ -121,6 +121,7 @@ test('observe() does not repeat a leader after its history was compacted', async
   await using leadership = await campaign(client, mine, { value: 'one' });
   await using proxy = await TcpProxy.to(address);
   await using far = await connect({ endpoints: proxy.address });
+  const list = vi.spyOn(far, 'list');
   const seen: (string | undefined)[] = [];
   const subscription = observe(far, mine).subscribe((now: Leader | undefined) => seen.push(now?.value));
   await eventually('the leader', () => seen.length === 1);
@@ -128,10 +129,10 @@ test('observe() does not repeat a leader after its history was compacted', async
   for (let at = 0; at < 10; at++) await client.put('noise', String(at));
   await client.compact((await client.list('noise')).revision);
   await proxy.accept();
-  await eventually('it watches again', async () => {
-    await leadership.proclaim('two');
-    return seen.includes('two');
-  });
+  // Nothing is proclaimed before it has read the candidates anew, or there would be nothing to repeat.
+  await eventually('it reads the candidates again', () => list.mock.settledResults.filter(({ type }) => type === 'fulfilled').length === 2);
+  await leadership.proclaim('two');
+  await eventually('it watches again', () => seen.includes('two'));
   expect(seen.filter((value) => value === 'one')).toEqual(['one']);
   subscription.unsubscribe();
 });
