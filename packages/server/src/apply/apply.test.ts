@@ -1,5 +1,6 @@
 import {
   CompactionRequest,
+  Compare_CompareTarget,
   type Init,
   LeaseGrantRequest,
   LeaseRevokeRequest,
@@ -288,6 +289,30 @@ describe('the applied index', () => {
     await store.flush();
     open();
     expect([applier.appliedIndex, applier.appliedTerm, mvcc.revision]).toEqual([2, 2, 2]);
+  });
+
+  it('does not read what a txn asks for when nobody waits for it, and changes the same', () => {
+    put('a', '1');
+    const request: Init<TxnRequest> = {
+      compare: [{ key: bytes('a'), rangeEnd: bytes('\0'), target: Compare_CompareTarget.VERSION, version: 1 }],
+      success: [putOf('b'), rangeOf('\0', { rangeEnd: bytes('\0') }), { requestTxn: { success: [rangeOf('a'), putOf('c')] } }],
+    };
+    const body = TxnRequest.encode(request);
+    const entry = { kind: 'txn' as const, body, member: 1n, epoch: 1, counter: 2, term: 1, user: '', authRevision: 0 };
+    const applied = applier.apply(2, 1, entry, false);
+    const empty = { kvs: [], count: 0 };
+    expect(applied).toMatchObject({
+      response: {
+        succeeded: true,
+        responses: [
+          { responsePut: {} },
+          { responseRange: empty },
+          { responseTxn: { responses: [{ responseRange: empty }, { responsePut: {} }] } },
+        ],
+      },
+    });
+    expect([mvcc.revision, mvcc.get(bytes('b')) !== undefined, mvcc.get(bytes('c')) !== undefined]).toEqual([3, true, true]);
+    expect(txn({ success: [rangeOf('a'), rangeOf('a', { revision: 9 })] })).toMatchObject({ kind: 'failed' });
   });
 
   it('takes entries one by one, in terms that do not decrease, and stops at anything else', () => {

@@ -103,10 +103,15 @@ export class Applier {
     this.#store.onRoom(listener);
   }
 
-  /** Applies the entry at `index`, appended in `term`. Entries come one by one, each with the next index. */
-  apply(index: number, term: number, request: LoggedRequest): Applied {
+  /**
+   * Applies the entry at `index`, appended in `term`. Entries come one by one, each with the next index.
+   *
+   * @param isAwaited - false leaves the reads of a txn empty, as nobody sees them. Not only for speed: a txn may ask for more than there is memory
+   * for, and a member that ended of it must not end of it again at every start.
+   */
+  apply(index: number, term: number, request: LoggedRequest, isAwaited = true): Applied {
     this.#begin(index, term);
-    const applied = this.#evaluate(request, term);
+    const applied = this.#evaluate(request, term, isAwaited);
     this.#store.applied(index);
     return applied;
   }
@@ -168,10 +173,10 @@ export class Applier {
     this.#store.put('meta', termRow, termBytes(term));
   }
 
-  #evaluate(request: LoggedRequest, term: number): Applied {
+  #evaluate(request: LoggedRequest, term: number, isAwaited: boolean): Applied {
     const before = this.#mvcc.revision;
     try {
-      return this.#dispatch(request, term);
+      return this.#dispatch(request, term, isAwaited);
     } catch (error) {
       if (!(error instanceof StatusError)) throw error;
       if (this.#mvcc.revision !== before) throw new Error('an entry was refused after it had written', { cause: error });
@@ -179,7 +184,7 @@ export class Applier {
     }
   }
 
-  #dispatch(request: LoggedRequest, term: number): Applied {
+  #dispatch(request: LoggedRequest, term: number, isAwaited: boolean): Applied {
     const { kind, body } = request;
     switch (kind) {
       case 'put':
@@ -187,7 +192,7 @@ export class Applier {
       case 'deleteRange':
         return { kind, response: this.#deleteRange(DeleteRangeRequest.decode(body)) };
       case 'txn':
-        return { kind, response: this.#txn(TxnRequest.decode(body)) };
+        return { kind, response: this.#txn(TxnRequest.decode(body), isAwaited) };
       case 'compaction':
         return { kind, response: this.#compact(CompactionRequest.decode(body)) };
       case 'leaseGrant':
@@ -243,11 +248,11 @@ export class Applier {
 
   // ---- txns -------------------------------------------------------------------------------------------------------------------------
 
-  #txn(request: TxnRequest): TxnResponse {
+  #txn(request: TxnRequest, isAwaited: boolean): TxnResponse {
     const plan = planTxn(request, (compare) => this.#compared(compare));
     this.#checkPlan(plan);
     const txn = this.#mvcc.begin();
-    const response = this.#run(txn, plan);
+    const response = this.#run(txn, plan, isAwaited);
     txn.end();
     response.header = ResponseHeader.create({ revision: txn.revision });
     return response;
@@ -274,14 +279,15 @@ export class Applier {
   }
 
   /** Runs the branch that was chosen. The header of a nested response stays empty. */
-  #run(txn: WriteTxn, plan: TxnPlan): TxnResponse {
+  #run(txn: WriteTxn, plan: TxnPlan, isAwaited: boolean): TxnResponse {
     const responses = plan.operations.map(({ request, txn: nested }): ResponseOp => {
-      if (nested !== undefined) return ResponseOp.create({ responseTxn: this.#run(txn, nested) });
+      if (nested !== undefined) return ResponseOp.create({ responseTxn: this.#run(txn, nested, isAwaited) });
       if (request.requestPut !== undefined) return ResponseOp.create({ responsePut: this.#putIn(txn, request.requestPut) });
       if (request.requestDeleteRange !== undefined) {
         return ResponseOp.create({ responseDeleteRange: this.#deleteIn(txn, request.requestDeleteRange) });
       }
       if (request.requestRange === undefined) throw new Error('a txn holds an operation without content');
+      if (!isAwaited) return ResponseOp.create({ responseRange: {} });
       return ResponseOp.create({ responseRange: rangeResponse(txn.range(request.requestRange), txn.revision) });
     });
     return TxnResponse.create({ header: {}, succeeded: plan.succeeded, responses });

@@ -50,8 +50,11 @@ export interface StateMachine<R> {
   readonly appliedTerm: number;
   /** What is applied up to here survives a crash without the log. Never above `appliedIndex`. */
   readonly durableIndex: number;
-  /** `term` is the term the entry was appended in; `request.term` the one its proposer was in. */
-  apply(index: number, term: number, request: LoggedRequest): R;
+  /**
+   * `term` is the term the entry was appended in; `request.term` the one its proposer was in. Unless `isAwaited`, nobody will see the result (it was
+   * proposed elsewhere, in an earlier life, or its waiter gave up): what is read for it alone may be left out.
+   */
+  apply(index: number, term: number, request: LoggedRequest, isAwaited: boolean): R;
   /** An entry without a request: a new leader's first. Only the applied index and term move. */
   applyEmpty(index: number, term: number): void;
   /** True while nothing may be applied because too much is waiting for the disk. */

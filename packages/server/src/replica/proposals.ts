@@ -110,13 +110,23 @@ export class Proposals<R> {
     return result;
   }
 
+  /** Whether somebody here still waits for what is made of the request. */
+  isAwaited(request: LoggedRequest): boolean {
+    return this.#isOwn(request) && this.#waiting.has(request.counter);
+  }
+
   /** An entry was applied: whoever waits for it here is answered. */
   applied(request: LoggedRequest, result: R): void {
-    if (request.member !== this.#options.member || request.epoch !== this.#epoch) return;
+    if (!this.#isOwn(request)) return;
     const proposal = this.#waiting.get(request.counter);
     if (proposal === undefined) return; // It had expired.
     this.#waiting.delete(request.counter);
     proposal.resolve(result);
+  }
+
+  /** Proposed by this member, since it was started. */
+  #isOwn(request: LoggedRequest): boolean {
+    return request.member === this.#options.member && request.epoch === this.#epoch;
   }
 
   /** Tells those who have waited too long. What is in the log may still be applied. */

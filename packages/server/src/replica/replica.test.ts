@@ -55,6 +55,8 @@ class FakeMachine implements StateMachine<string>, LeaseTable {
   isFull = false;
   costMs = 0;
   readonly applied: string[] = [];
+  /** Those whose result somebody waits for. */
+  readonly awaited: string[] = [];
   readonly leases: Map<bigint, number> = new Map();
   #listener: LeaseListener | undefined;
   #onRoom: (() => void) | undefined;
@@ -64,10 +66,11 @@ class FakeMachine implements StateMachine<string>, LeaseTable {
     this.#spend = spend;
   }
 
-  apply(index: number, term: number, request: LoggedRequest): string {
+  apply(index: number, term: number, request: LoggedRequest, isAwaited: boolean): string {
     this.#begin(index, term);
     this.#spend(this.costMs);
     const name = Buffer.from(request.body).toString();
+    if (isAwaited) this.awaited.push(name);
     this.applied.push(request.kind === 'put' ? name : request.kind);
     if (name === 'defect') throw new Error('the state machine is broken');
     if (request.kind === 'leaseGrant') this.#grant(LeaseGrantRequest.decode(request.body));
@@ -331,6 +334,7 @@ describe('a restart', () => {
     replica.start();
     expect(await runtime.run(young)).toBe('put#3');
     expect(machine.applied).toEqual(['old', '', 'young']);
+    expect(machine.awaited).toEqual(['young']);
   });
 
   it.each<[string, RecoveredLog, [number, number]]>([

@@ -386,7 +386,7 @@ export class Replica<R> {
     if (type === 'confChange') throw new Error(`entry ${index} changes the membership, which this version cannot do`);
     if (data.length > 0) {
       const request = decodeEntry(data);
-      this.#proposals.applied(request, stateMachine.apply(index, term, request));
+      this.#proposals.applied(request, stateMachine.apply(index, term, request, this.#proposals.isAwaited(request)));
       return;
     }
     stateMachine.applyEmpty(index, term);
