@@ -206,6 +206,18 @@ describe.each(testTargets())('lock() on $name', ({ name, skip, start }) => {
     expect((await client.list(prefix(`${mine}/`))).count).toBe(0);
   });
 
+  it('gives one of two that ask at once on one lease the place, also when an answer is lost', async () => {
+    await using proxy = await TcpProxy.to(server.address);
+    await using far = await connect({ endpoints: proxy.address });
+    const lease = await far.lease.grant({ ttlSeconds: 10 });
+    proxy.loseResponse(1);
+    const both = await Promise.allSettled([lock(far, mine, { lease }), lock(far, mine, { lease })]);
+    expect(both.map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);
+    expect(both[1]).toMatchObject({ reason: { code: 'lease-in-use' } });
+    await lease.revoke();
+    await expect(lock(client, mine, { lease, ttlSeconds: 5 })).rejects.toMatchObject({ code: 'invalid-argument' });
+  });
+
   it('gives back the result of a body, and rejects if the lock was lost while it ran', async () => {
     expect(await lock(client, mine, {}, async () => 42)).toBe(42);
     const lost = lock(client, mine, {}, async (held: Lock) => {

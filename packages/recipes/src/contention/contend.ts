@@ -14,6 +14,7 @@ import {
 import { leave, type Place } from './held.ts';
 import { type Kind, recipeError } from './kind.ts';
 import { isTransient, pauseMs, Scope } from './scope.ts';
+import { claim, disclaim } from './shared-lease.ts';
 
 /** What every contender may choose. */
 export interface ContendOptions {
@@ -91,10 +92,13 @@ async function enter(
   once: boolean,
 ): Promise<Won | undefined> {
   if (name === '') throw invalidArgument(`a ${kind.noun} needs a name`);
+  if (options.lease !== undefined && options.ttlSeconds !== undefined)
+    throw invalidArgument('ttlSeconds is that of the lease, when one is given');
   const ttlSeconds = options.ttlSeconds ?? ttlSecondsDefault;
   const lease = options.lease ?? (await scope.run((signal) => client.lease.grant({ ttlSeconds, signal })));
   const own = `${name}/${lease.id.toString(16)}`;
   const ownsLease = options.lease === undefined;
+  if (!ownsLease && !claim(lease, client, name)) throw leaseInUse(lease, name);
   let place: Place = { client, kind, name, key: own, lease, ownsLease, token: 0n };
   let sent: Promise<Entry | undefined> = Promise.resolve(undefined);
   try {
@@ -108,6 +112,7 @@ async function enter(
     if (entry === undefined) {
       // The answer is known; that the traces may stay until the lease ends does not change it.
       if (ownsLease) await leaveSoon(place, sent);
+      else disclaim(lease, client, name);
       return undefined;
     }
     place = { ...place, token: entry.token };
@@ -115,6 +120,7 @@ async function enter(
     return { place, revision };
   } catch (error) {
     if (ownsLease || !isConclaveError(error, 'lease-in-use')) await leaveSoon(place, sent);
+    if (!ownsLease) disclaim(lease, client, name);
     throw error;
   }
 }
@@ -142,9 +148,13 @@ async function enqueue({ client, name, key: own, lease }: Place, value: string |
   if (result.succeeded) return { token: revision, isFirst, revision };
   const [existing] = result;
   if (!isRepeat || existing === undefined) {
-    throw recipeError('lease-in-use', `lease ${lease.id.toString(16)} has a place under ${name}/ already`);
+    throw leaseInUse(lease, name);
   }
   return { token: existing.createRevision, isFirst, revision };
+}
+
+function leaseInUse(lease: Lease, name: string): ConclaveError {
+  return recipeError('lease-in-use', `lease ${lease.id.toString(16)} has a place under ${name}/ already`);
 }
 
 async function enterIfEmpty({ client, name, key: own, lease }: Place, isRepeat: boolean): Promise<Entry | undefined> {

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { type Comparison, type ConclaveError, del, isConclaveError, key, type Lease, type Namespace } from '@conclave/sdk';
 import { type Kind, recipeError } from './kind.ts';
 import { isTransient, pauseMs, Scope } from './scope.ts';
+import { disclaim } from './shared-lease.ts';
 
 /** A place in a queue: a key of its own, attached to a lease. */
 export interface Place {
@@ -129,6 +130,7 @@ export class Held implements AsyncDisposable {
     this.interrupt(recipeError(kind.ended, `${kind.noun} ${this.name} was given back`));
     this.#stopListening();
     await leave(this.place);
+    this.#disclaim();
   }
 
   #check(): void {
@@ -142,6 +144,12 @@ export class Held implements AsyncDisposable {
     this.#stopListening();
     // A lease of its own has no other use. Left alone it would be renewed for ever.
     if (this.place.ownsLease) this.#release ??= leave(this.place).catch(() => undefined);
+    else this.#disclaim();
+  }
+
+  #disclaim(): void {
+    const { ownsLease, lease, client, name } = this.place;
+    if (!ownsLease) disclaim(lease, client, name);
   }
 
   #stopListening(): void {
