@@ -177,3 +177,8 @@ test('version and help win over everything but a flag that is none', () => {
   expect(refusal(['--version', '--nope'])[0]).toBe(2);
   expect(usage()).toContain('--watch-progress-notify-interval');
 });
+
+test('a request may not be larger than a record of the log', () => {
+  expect(configOf(['--max-request-bytes', '66060288']).maxRequestBytes).toBe(66060288);
+  expect(refusal(['--max-request-bytes', '66060289'])).toEqual([1, '--max-request-bytes must be at most 66060288 (set to 66060289)']);
+});

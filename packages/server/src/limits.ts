@@ -1,10 +1,12 @@
+import { maxBodyBytes } from './storage/wal/record.ts';
+
 /** What a member is bounded by, and its times, unless it is told otherwise: etcd's defaults. */
 export interface MemberSettings {
   /** Milliseconds between ticks, at least 1. */
   readonly heartbeatMs: number;
   /** Milliseconds without a leader before an election: at least five heartbeats, at most 50,000. */
   readonly electionMs: number;
-  /** Bytes of a request that goes through the log. The doors take 512 KiB more, so that such a request is refused in words of its own. */
+  /** Bytes of a request that goes through the log. The doors take 512 KiB more, so that such a request is refused in words of its own. At most 63 MiB. */
   readonly maxRequestBytes: number;
   /** Operations in a txn. */
   readonly maxTxnOps: number;
@@ -20,6 +22,9 @@ export const defaultSettings: MemberSettings = {
   watchProgressNotifyMs: 10 * 60 * 1000,
 };
 
+/** A request is one record of the log, which has a bound, together with who sent it. */
+const requestBytesMax = maxBodyBytes - 1024 * 1024;
+
 /** What the doors take above {@link MemberSettings.maxRequestBytes}. */
 export const grpcOverheadBytes: number = 512 * 1024;
 
@@ -27,12 +32,13 @@ export const grpcOverheadBytes: number = 512 * 1024;
 export const drainMs = 5_000;
 
 /** Why these settings cannot be, in etcd's words; undefined when they can. */
-export function settingsProblem({ heartbeatMs, electionMs }: MemberSettings): string | undefined {
+export function settingsProblem({ heartbeatMs, electionMs, maxRequestBytes }: MemberSettings): string | undefined {
   if (heartbeatMs <= 0) return `--heartbeat-interval must be >0 (set to ${heartbeatMs}ms)`;
   if (electionMs <= 0) return `--election-timeout must be >0 (set to ${electionMs}ms)`;
   if (5 * heartbeatMs > electionMs) {
     return `--election-timeout[${electionMs}ms] should be at least as 5 times as --heartbeat-interval[${heartbeatMs}ms]`;
   }
   if (electionMs > 50_000) return `--election-timeout[${electionMs}ms] is too long, and should be set less than 50000ms`;
+  if (maxRequestBytes > requestBytesMax) return `--max-request-bytes must be at most ${requestBytesMax} (set to ${maxRequestBytes})`;
   return undefined;
 }
