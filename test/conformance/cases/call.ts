@@ -311,7 +311,9 @@ const raw: readonly Case[] = [
     },
   },
   {
+    // In 3.4 the handler of the watch sometimes ends before the transport does, and its answer is then UNKNOWN (2) rather than the deadline's.
     name: 'call: grpc-timeout is honoured by a request that waits',
+    since: '3.5',
     needs: 'socket',
     async run(t) {
       const began = performance.now();
