@@ -139,12 +139,17 @@ export class Held implements AsyncDisposable {
   }
 
   #lose(why: string, cause?: unknown): void {
-    const { kind } = this.place;
+    const { kind, client, key: own } = this.place;
     this.interrupt(recipeError(kind.lost, `${kind.noun} ${this.name}: ${why}`, cause));
     this.#stopListening();
     // A lease of its own has no other use. Left alone it would be renewed for ever.
-    if (this.place.ownsLease) this.#release ??= leave(this.place).catch(() => undefined);
-    else this.#disclaim();
+    if (!this.place.ownsLease) {
+      this.#disclaim();
+      return;
+    }
+    this.#release ??= leave(this.place).catch((error: unknown) => {
+      client.runtime.log.warn({ error, key: own }, `the lease of a lost ${kind.noun} was not revoked; it ends with its time`);
+    });
   }
 
   #disclaim(): void {
