@@ -15,6 +15,7 @@ export {
   type HeartbeatResponse,
   type InstallSnapshot,
   type MemberId,
+  type MemberProgress,
   type Message,
   noMember,
   type PeerMessage,

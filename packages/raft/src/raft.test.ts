@@ -12,6 +12,8 @@ const base: Omit<RaftConfig, 'initial'> = {
   checkQuorum: true,
   maxUncommittedBytes: 100,
   maxEntriesPerAppendBytes: 3,
+  maxInflightAppends: 4,
+  maxInflightBytes: 1000,
   electionTimeoutJitter: () => 0,
 };
 const nothing = {

@@ -58,6 +58,9 @@ export interface RaftConfig {
   readonly maxUncommittedBytes: number;
   /** Data of one append, to storage or to a member. An entry above it travels alone. */
   readonly maxEntriesPerAppendBytes: number;
+  /** Appends on their way to one member and not answered: in number, and in bytes of data (one of any size is always let go). */
+  readonly maxInflightAppends: number;
+  readonly maxInflightBytes: number;
   /** The only chance in here: uniform in [0, 1), drawn when an election timeout is chosen. */
   readonly electionTimeoutJitter: () => number;
   readonly initial: InitialState;
@@ -160,6 +163,7 @@ export class Raft {
       uncommittedBytes: this.#uncommittedBytes,
       confState: this.#conf,
       transferee: this.#transferee,
+      progress: [],
     };
   }
 
@@ -257,6 +261,17 @@ export class Raft {
     return true;
   }
 
+  /** The highest index up to which entries may be forgotten when the newest applied ones are kept, as many as fit both bounds. */
+  catchUpIndex(maxEntries: number, maxBytes: number): number {
+    let [index, bytes] = [this.#log.appliedIndex, 0];
+    while (index > this.#log.compactedIndex && this.#log.appliedIndex - index < maxEntries) {
+      bytes += dataBytes(this.#log.slice(index - 1, index));
+      if (bytes > maxBytes) break;
+      index -= 1;
+    }
+    return index;
+  }
+
   /** Forgets entries up to `index` (at most the applied index): who still needs them is brought a snapshot. */
   compact(index: number): void {
     this.#log.compact(index);
@@ -285,6 +300,7 @@ export class Raft {
       append,
       apply: entries.length > 0 ? { entries } : undefined,
       readStates: this.#readStates,
+      snapshotsFor: [],
       softState: this.#takeSoftState(),
     };
     this.#messages = [];

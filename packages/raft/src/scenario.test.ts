@@ -90,6 +90,8 @@ class Host {
       checkQuorum: fields.get('checkquorum') !== 'off',
       maxUncommittedBytes: number('max-uncommitted', 1000),
       maxEntriesPerAppendBytes: number('max-append', 1000),
+      maxInflightAppends: number('max-inflight', 16),
+      maxInflightBytes: number('max-inflight-bytes', 100_000),
       electionTimeoutJitter: () => number('jitter', 0),
     };
     this.#voters = { voters: members(fields.get('voters') ?? '1'), learners: members(fields.get('learners') ?? '') };

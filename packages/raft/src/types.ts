@@ -102,7 +102,11 @@ export interface HeartbeatResponse extends Envelope {
   readonly context: Uint8Array;
 }
 
-/** The state up to `snapshot.index` in place of entries that the leader has dropped. The host moves the state itself. */
+/**
+ * The state up to `snapshot.index` in place of entries that the leader has dropped. The leader's core never sends it: it asks for the transfer
+ * (`Ready.snapshotsFor`), the hosts move the state, and the receiving host steps this when it holds all of it, verified and durable. `term` and
+ * `from` are those of the leader that sent the state.
+ */
 export interface InstallSnapshot extends Envelope {
   readonly type: 'installSnapshot';
   readonly snapshot: SnapshotMeta;
@@ -212,6 +216,8 @@ export interface Ready {
   readonly append: StorageAppend | undefined;
   readonly apply: StorageApply | undefined;
   readonly readStates: readonly ReadState[];
+  /** Leader: members that need entries which are dropped. The host brings each a snapshot, and reports how that ended. */
+  readonly snapshotsFor: readonly MemberId[];
   /** Set when it changed. */
   readonly softState: SoftState | undefined;
 }
@@ -241,6 +247,17 @@ export type ProposalResult =
   | { readonly status: 'forwarded'; readonly leader: MemberId }
   | { readonly status: 'dropped'; readonly reason: DropReason };
 
+/** What a leader knows of another member. */
+export interface MemberProgress {
+  readonly member: MemberId;
+  /** - `probe`: one append at a time, until the logs are known to agree. - `replicate`: pipelined. - `snapshot`: waits for one. */
+  readonly state: 'probe' | 'replicate' | 'snapshot';
+  readonly matchIndex: number;
+  readonly nextIndex: number;
+  /** Heard from since the last check of the quorum. */
+  readonly isActive: boolean;
+}
+
 /** For people and for tests; no decision of the host rests on it, except what it reports to clients. */
 export interface Status extends SoftState {
   readonly id: MemberId;
@@ -256,4 +273,6 @@ export interface Status extends SoftState {
   readonly confState: ConfState;
   /** {@link noMember} unless leadership is being transferred. */
   readonly transferee: MemberId;
+  /** Leader: the other members, voters and learners, by ascending id. Otherwise empty. */
+  readonly progress: readonly MemberProgress[];
 }

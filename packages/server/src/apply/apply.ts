@@ -20,6 +20,7 @@ import {
   TxnRequest,
   TxnResponse,
 } from '@conclave/protocol';
+import type { ConfState } from '@conclave/raft';
 import { StatusError } from '@conclave/wire';
 import type { LeaseTable } from '../lease/lease-table.ts';
 import { failure } from '../mvcc/failure.ts';
@@ -120,6 +121,20 @@ export class Applier {
   applyEmpty(index: number, term: number): void {
     this.#begin(index, term);
     this.#store.applied(index);
+  }
+
+  /** Voters and learners as of `appliedIndex`. */
+  get confState(): ConfState {
+    throw new Error('the membership is not kept yet');
+  }
+
+  applyMembership(index: number): { readonly result: Applied; readonly isAccepted: boolean } {
+    throw new Error(`entry ${index} changes the membership, which this version cannot do`);
+  }
+
+  reload(): void {
+    this.#appliedIndex = this.#store.durableIndex;
+    this.#appliedTerm = storedTerm(this.#store);
   }
 
   /**

@@ -2,7 +2,7 @@
  * What the replica needs of the rooms around it. It declares these interfaces; `storage`, `apply`, `lease` and `transport` implement them
  * without importing this folder (`storage` and `transport` may import this file), and whoever starts a member puts them together.
  */
-import type { Entry, HardState, PeerMessage, PeerReport } from '@conclave/raft';
+import type { ConfChange, ConfState, Entry, HardState, MemberId, PeerMessage, SnapshotMeta } from '@conclave/raft';
 import type { LoggedRequest } from '../apply/entry.ts';
 
 /**
@@ -27,6 +27,11 @@ export interface LogBatch {
    */
   readonly entries: readonly Entry[];
   readonly hardState: HardState | undefined;
+  /**
+   * A snapshot received from the leader is complete and durable in {@link Snapshots}: it takes the place of all entries appended before.
+   * Appended before the applied state is replaced by it, so that a crash between the two is finished at the next start.
+   */
+  readonly snapshot?: { readonly index: number; readonly term: number } | undefined;
 }
 
 /** What the log held when it was opened. */
@@ -57,6 +62,21 @@ export interface StateMachine<R> {
   apply(index: number, term: number, request: LoggedRequest, isAwaited: boolean): R;
   /** An entry without a request: a new leader's first. Only the applied index and term move. */
   applyEmpty(index: number, term: number): void;
+  /**
+   * An entry that changes the membership; `request` is what `change.context` holds. It is checked once more, against the membership as of this
+   * entry, and refused the same on every member. `confState` is set when it was accepted: raft is then told of the change.
+   */
+  applyMembership(
+    index: number,
+    term: number,
+    change: ConfChange,
+    request: LoggedRequest,
+    isAwaited: boolean,
+  ): { readonly result: R; readonly isAccepted: boolean };
+  /** Voters and learners as of `appliedIndex`. */
+  readonly confState: ConfState;
+  /** The applied state was replaced by a snapshot, beneath: reads its index, term and all else anew. */
+  reload(): void;
   /** True while nothing may be applied because too much is waiting for the disk. */
   readonly isFull: boolean;
   /** Calls back once, when `isFull` next becomes false. */
@@ -75,11 +95,141 @@ export interface LeaseListener {
   revoked(id: bigint): void;
 }
 
-/** The way to the other members. Losing, repeating and reordering messages is allowed. */
+/** What one member has to say to another, beside raft's own messages. */
+export type PeerFrame =
+  | { readonly kind: 'raft'; readonly message: PeerMessage }
+  | SnapshotChunk
+  | SnapshotAck
+  | PeerCall
+  | PeerAnswer
+  /** To a member that was removed: it learns so from any member that has applied its removal, and stops. */
+  | { readonly kind: 'removed' };
+
+/** A piece of a snapshot on its way from the leader. `sequence` counts from 0; the last one is empty and says how many there were. */
+export interface SnapshotChunk {
+  readonly kind: 'snapshotChunk';
+  /** The leader's term. */
+  readonly term: number;
+  readonly snapshot: SnapshotMeta;
+  /** Tells this reading of the state from others at the same index. */
+  readonly id: number;
+  readonly sequence: number;
+  readonly isLast: boolean;
+  readonly bytes: Uint8Array;
+}
+
+/** The receiver has every chunk below `next`, durably enough to go on from there after a broken connection. */
+export interface SnapshotAck {
+  readonly kind: 'snapshotAck';
+  readonly term: number;
+  readonly id: number;
+  readonly next: number;
+  /** The receiver cannot use it (too old, or a checksum failed): send another. */
+  readonly isRefused: boolean;
+}
+
+/** A question that only the member asked can answer, often the leader: renewals of leases, hashes. May be lost; asked at most once. */
+export interface PeerCall {
+  readonly kind: 'call';
+  readonly id: number;
+  readonly method: PeerMethod;
+  readonly body: Uint8Array;
+}
+
+export interface PeerAnswer {
+  readonly kind: 'answer';
+  readonly id: number;
+  /** Empty: the call succeeded. Otherwise the key of the wire error. */
+  readonly error: string;
+  readonly body: Uint8Array;
+}
+
+export type PeerMethod = 'leaseRenew' | 'leaseTimeToLive' | 'hashKv' | 'memberPromote' | 'moveLeader';
+
+/**
+ * What travels between members: frames for one member, with what the sender says of itself. By the latter a member that came back with less
+ * than it had (its disk was put back to an earlier state) is found out.
+ */
+export interface PeerPacket {
+  readonly from: MemberId;
+  readonly to: MemberId;
+  /** How many times the sender has started on its data dir. */
+  readonly incarnation: number;
+  /** Last index durable at the sender, and how far it knows of commits. */
+  readonly durableIndex: number;
+  readonly commitIndex: number;
+  readonly frames: readonly PeerFrame[];
+}
+
+export type PeerEvent =
+  | { readonly kind: 'packet'; readonly packet: PeerPacket }
+  /** What was sent last to this member may be lost: a connection broke, or none could be made, or its queue was full. */
+  | { readonly kind: 'unreachable'; readonly member: MemberId };
+
+export interface PeerAddress {
+  readonly id: MemberId;
+  readonly urls: readonly string[];
+}
+
+/**
+ * The way to the other members. Losing, repeating and reordering packets is allowed, changing them is not. Implemented by `transport`.
+ *
+ * Raft's heartbeats, votes and other small frames never wait behind appends or snapshots.
+ */
 export interface Peers {
-  send(messages: readonly PeerMessage[]): void;
-  /** Messages for this member, and what became of those it sent. At most one listener: the replica's. */
-  listen(listener: (message: PeerMessage | PeerReport) => void): void;
+  /** Never waits. What does not fit into a member's bounded queue is lost, and told as `unreachable`. */
+  send(packet: PeerPacket): void;
+  /** At most one listener: the replica's. */
+  listen(listener: (event: PeerEvent) => void): void;
+  /** Who the other members are, from now on. Connections to others are closed. */
+  setMembers(members: readonly PeerAddress[]): void;
+  close(): Promise<void>;
+}
+
+/**
+ * Whole states on their way between members. Implemented by `storage/snapshot`.
+ */
+export interface Snapshots {
+  /** Begins to read the durable state: consistent, at its durable index, whatever is applied meanwhile. */
+  open(): Promise<SnapshotReader>;
+  /** The place for a snapshot that comes in; goes on with what is there of the same id. One at a time: another one's rest is thrown away. */
+  receive(snapshot: SnapshotMeta, id: number): Promise<SnapshotWriter>;
+  /** Replaces the applied state by a received, finished snapshot. Repeatable: a crash in the middle is finished at the next start. */
+  restore(snapshot: { readonly index: number; readonly term: number }): Promise<void>;
+}
+
+export interface SnapshotReader {
+  readonly snapshot: SnapshotMeta;
+  readonly id: number;
+  /** The next chunk, checksummed, of at most 256 KiB or one row; undefined at the end. Reads ahead nothing. */
+  next(): Promise<Uint8Array | undefined>;
+  close(): void;
+}
+
+export interface SnapshotWriter {
+  /** Sequence of the chunk that is needed next. */
+  readonly next: number;
+  write(chunk: Uint8Array): Promise<void>;
+  /** Verifies all of it and makes it durable. @throws CorruptionError */
+  finish(): Promise<void>;
+  /** Throws away what came so far. */
+  abandon(): Promise<void>;
+}
+
+/** What this member remembers of itself and its peers, and shares with nobody: not part of the applied state. Implemented by `storage`. */
+export interface LocalMemory {
+  /** How many times the member has started on this data dir, this start included. Durable before the member speaks to anybody. */
+  readonly incarnation: number;
+  /** The highest this peer has shown. */
+  peer(id: MemberId): PeerMark | undefined;
+  /** Durable some time later, with the applied state. */
+  notePeer(id: MemberId, mark: PeerMark): void;
+}
+
+export interface PeerMark {
+  readonly incarnation: number;
+  /** Durable at the peer and committed: it can never lawfully come back with less. */
+  readonly index: number;
 }
 
 /**

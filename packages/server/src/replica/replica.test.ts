@@ -4,7 +4,7 @@ import { VirtualRuntime } from '@conclave/testing';
 import { StatusError } from '@conclave/wire';
 import { describe, expect, it } from 'vitest';
 import { encodeEntry, type LoggedRequest } from '../apply/entry.ts';
-import type { LeaseListener, LeaseTable, Log, LogBatch, Peers, RecoveredLog, StateMachine } from './ports.ts';
+import type { LeaseListener, LeaseTable, Log, LogBatch, PeerEvent, PeerPacket, Peers, RecoveredLog, StateMachine } from './ports.ts';
 import { Replica, type ReplicaOptions } from './replica.ts';
 
 const member = 0x8e9e05c52164694dn;
@@ -49,6 +49,11 @@ class FakeLog implements Log {
 
 /** Gives `kind#index`, and keeps leases for the keeper. */
 class FakeMachine implements StateMachine<string>, LeaseTable {
+  readonly confState = { voters: [member], learners: [] };
+  applyMembership(): never {
+    throw new Error('no membership here');
+  }
+  reload(): void {}
   appliedIndex = 0;
   appliedTerm = 0;
   durableIndex = 0;
@@ -629,11 +634,19 @@ describe('among peers', () => {
     readonly sent: PeerMessage[] = [];
     deliver: (message: PeerMessage) => void = () => {};
 
-    send(messages: readonly PeerMessage[]): void {
-      this.sent.push(...messages);
+    send({ frames }: PeerPacket): void {
+      this.sent.push(...frames.flatMap((frame) => (frame.kind === 'raft' ? [frame.message] : [])));
     }
-    listen(listener: (message: PeerMessage) => void): void {
-      this.deliver = listener;
+    listen(listener: (event: PeerEvent) => void): void {
+      this.deliver = (message) => {
+        const { from, to } = message;
+        const frames = [{ kind: 'raft', message } as const];
+        listener({ kind: 'packet', packet: { from, to, incarnation: 1, durableIndex: 0, commitIndex: 0, frames } });
+      };
+    }
+    setMembers(): void {}
+    close(): Promise<void> {
+      return Promise.resolve();
     }
     types(): string[] {
       return this.sent.splice(0).map(({ type }) => type);

@@ -16,7 +16,7 @@ import type { Runtime } from '@conclave/wire';
 import { decodeEntry, type RequestKind } from '../apply/entry.ts';
 import { ApplyQueue } from './apply-queue.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
-import type { Fatal, LeaseTable, Log, Peers, RecoveredLog, StateMachine } from './ports.ts';
+import type { Fatal, LeaseTable, Log, PeerEvent, Peers, RecoveredLog, StateMachine } from './ports.ts';
 import { Proposals } from './proposals.ts';
 import { type BarrierDone, ReadBarriers } from './read-barriers.ts';
 import { refusal, refusalBeforeLog } from './refusal.ts';
@@ -176,7 +176,7 @@ export class Replica<R> {
   start(): void {
     if (this.#state !== 'new') throw new Error('a replica is started once');
     this.#state = 'running';
-    this.#options.peers?.listen((message) => this.#drive(() => this.#raft.step(message)));
+    this.#options.peers?.listen((event) => this.#drive(() => this.#onPeer(event)));
     this.#ticker.start();
     const { confState, id } = this.#options;
     this.#drive(() => {
@@ -332,7 +332,7 @@ export class Replica<R> {
   #handle(ready: Ready): void {
     if (ready.softState) this.#onSoftState(ready.softState);
     // Before the own write, so that the members' disks work at the same time (thesis section 10.2.1).
-    if (ready.messages.length > 0) this.#options.peers?.send(ready.messages);
+    if (ready.messages.length > 0) this.#send(ready.messages);
     if (ready.append) this.#append(ready.append);
     for (const { context, index } of ready.readStates) this.#reads.confirmed(context, index);
     if (ready.readStates.length > 0) this.#reads.applied(this.appliedIndex);
@@ -377,7 +377,20 @@ export class Replica<R> {
       if (response.type !== 'storageAppendResponse' && 'to' in response && response.to !== this.id) outgoing.push(response);
       else this.#raft.step(response);
     }
-    if (outgoing.length > 0) this.#options.peers?.send(outgoing);
+    if (outgoing.length > 0) this.#send(outgoing);
+  }
+
+  #send(messages: readonly PeerMessage[]): void {
+    const { durableIndex, commitIndex } = this.#raft.status();
+    for (const to of new Set(messages.map((message) => message.to))) {
+      const frames = messages.filter((message) => message.to === to).map((message) => ({ kind: 'raft', message }) as const);
+      this.#options.peers?.send({ from: this.id, to, incarnation: 1, durableIndex, commitIndex, frames });
+    }
+  }
+
+  #onPeer(event: PeerEvent): void {
+    if (event.kind === 'unreachable') this.#raft.step({ type: 'unreachable', member: event.member });
+    else for (const frame of event.packet.frames) if (frame.kind === 'raft') this.#raft.step(frame.message);
   }
 
   #apply(entry: Entry): void {
@@ -431,6 +444,8 @@ function openRaft<R>(options: ReplicaOptions<R>, electionTimeoutTicks: number, m
     checkQuorum: true,
     maxUncommittedBytes,
     maxEntriesPerAppendBytes: maxBatchBytes,
+    maxInflightAppends: 256,
+    maxInflightBytes: 8 * maxBatchBytes,
     electionTimeoutJitter: () => runtime.random(),
     initial: {
       hardState: recovered.hardState,
