@@ -87,6 +87,20 @@ const tasks = {
     ensureBuilt();
     script('bench/main.ts', args);
   },
+  sim: () => script('test/sim/main.ts', args),
+  mutants: () => script('test/mutants/main.ts', args),
+  nemesis: () => {
+    ensureBuilt();
+    script('test/nemesis/main.ts', args);
+  },
+  powerloss: () => {
+    ensureBuilt();
+    script('test/powerloss/main.ts', args);
+  },
+  soak: () => {
+    ensureBuilt();
+    script('test/soak/main.ts', args);
+  },
 };
 
 if (!Object.hasOwn(tasks, task)) {
