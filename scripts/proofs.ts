@@ -17,14 +17,20 @@ interface Part {
 }
 
 const vitest = 'node_modules/vitest/vitest.mjs';
+const onSources = ['--conditions=@conclave/source', '--import', 'tsx'];
 const proofs = ['run', '--config', 'vitest.proofs.config.ts'];
 const parts: readonly Part[] = [
-  { name: 'conformance', args: ['--conditions=@conclave/source', '--import', 'tsx', 'scripts/conformance.ts', '--all'] },
+  { name: 'conformance', args: [...onSources, 'scripts/conformance.ts', '--all'] },
   { name: 'tests that need etcd', args: [vitest, 'run', 'test/e2e', 'packages/server/src/etcdctl', 'packages/server/src/apply'] },
   { name: 'interop', args: [vitest, ...proofs, 'test/interop'] },
   { name: 'differential', args: [vitest, ...proofs, 'test/differential'] },
   { name: 'crash', args: [vitest, ...proofs, 'test/crash'] },
   { name: 'store', args: [vitest, ...proofs, 'test/store'] },
+  { name: 'sim', args: [...onSources, 'test/sim/main.ts', '--seeds', '1000', '--jobs', '2'] },
+  { name: 'mutants', args: [...onSources, 'test/mutants/main.ts'] },
+  { name: 'nemesis', args: [...onSources, 'test/nemesis/main.ts', '--short'] },
+  { name: 'powerloss', args: [...onSources, 'test/powerloss/main.ts', '--images', '400'] },
+  { name: 'soak', args: [...onSources, 'test/soak/main.ts', '--minutes', '3'] },
 ];
 
 const only = process.argv.slice(2);

@@ -7,17 +7,18 @@ import { observe } from '@conclave/recipes';
 import { type Client, connect, isConclaveError, prefix } from '@conclave/sdk';
 import { Actor } from './actor.ts';
 import type { CandidateSaying } from './candidate.ts';
+import { Cluster } from './cluster.ts';
 import type { CounterSaying } from './counter.ts';
-import { Member } from './member.ts';
+import type { Member } from './member.ts';
 import { Timeline } from './timeline.ts';
 
 const keep = process.argv.includes('--keep');
 const timeline = new Timeline();
 
-async function counting(member: Member, client: Client): Promise<void> {
+async function counting(cluster: Cluster, client: Client): Promise<void> {
   timeline.chapter('Four processes increment one counter 400 times under a lock');
   const startedAt = performance.now();
-  const workers = Array.from({ length: 4 }, () => new Actor<CounterSaying>('./counter.js', [member.endpoint, '100']));
+  const workers = Array.from({ length: 4 }, () => new Actor<CounterSaying>('./counter.js', [cluster.endpoints.join(), '100']));
   timeline.event(`processes ${workers.map(({ pid }) => pid).join(', ')} contend for tour/counter-lock`);
   const sayings = await Promise.all(workers.map((worker) => worker.hears((saying): saying is CounterSaying => 'tokens' in saying)));
   const seconds = (performance.now() - startedAt) / 1000;
@@ -34,7 +35,7 @@ async function counting(member: Member, client: Client): Promise<void> {
   timeline.claim(left.count === 0, 'nothing is left behind in the queue');
 }
 
-async function electing(member: Member, client: Client): Promise<void> {
+async function electing(cluster: Cluster, client: Client): Promise<void> {
   timeline.chapter('Three candidates campaign; the leader is killed');
   const seen: (string | undefined)[] = [];
   const observation = observe(client, 'tour/leader').subscribe((leader) => seen.push(leader?.value));
@@ -42,7 +43,7 @@ async function electing(member: Member, client: Client): Promise<void> {
   const isLeading = (saying: CandidateSaying): saying is { is: 'leading'; token: string } => saying.is === 'leading';
   const candidates: Actor<CandidateSaying>[] = [];
   for (const name of ['ada', 'bob', 'cyd']) {
-    const candidate = new Actor<CandidateSaying>('./candidate.js', [member.endpoint, name]);
+    const candidate = new Actor<CandidateSaying>('./candidate.js', [cluster.endpoints.join(), name]);
     candidates.push(candidate);
     await candidate.hears(isWaiting);
     // The order of the queue is the order of arrival: the next one comes when this one stands in it.
@@ -68,8 +69,8 @@ async function electing(member: Member, client: Client): Promise<void> {
   observation.unsubscribe();
 }
 
-async function subscribing(member: Member, client: Client): Promise<void> {
-  timeline.chapter('A subscriber follows 300 changes while the server is killed and restarted');
+async function subscribing(cluster: Cluster, client: Client): Promise<void> {
+  timeline.chapter('A subscriber follows 300 changes while the leader of the cluster is killed');
   const received: number[] = [];
   const failures: unknown[] = [];
   const { revision } = await client.list('tour/log');
@@ -78,10 +79,18 @@ async function subscribing(member: Member, client: Client): Promise<void> {
     error: (error: unknown) => failures.push(error),
   });
   let inDoubt = 0;
+  const leader = await cluster.leader();
+  let killedAt = 0;
   let restart = Promise.resolve();
   for (let number = 1; number <= 300; number += 1) {
-    if (number === 100) restart = killAndRestart(member);
+    if (number === 100) {
+      killedAt = performance.now();
+      await leader.kill();
+      timeline.event(`${leader.name}, which leads the cluster, is killed with SIGKILL; the writes go on`);
+    }
     inDoubt += await write(client, number);
+    if (number === 100) timeline.event(`the next write is acknowledged ${(performance.now() - killedAt).toFixed(0)} ms after the kill`);
+    if (number === 200) restart = rejoin(cluster, leader);
   }
   await restart;
   await until(() => received.at(-1) === 300 || failures.length > 0);
@@ -92,12 +101,26 @@ async function subscribing(member: Member, client: Client): Promise<void> {
   timeline.claim(inOrder, `the subscriber saw ${received.length} changes: each once, in order`);
 }
 
-async function killAndRestart(member: Member): Promise<void> {
-  timeline.event('the server is killed with SIGKILL while writes arrive');
+async function rejoin(cluster: Cluster, member: Member): Promise<void> {
+  timeline.event(`${(await cluster.leader()).name} leads now; ${member.name} is started again on its data dir`);
   const startedAt = performance.now();
-  await member.kill();
   await member.start();
-  timeline.event(`restarted on its data dir: ready ${(performance.now() - startedAt).toFixed(0)} ms after the kill`);
+  timeline.event(`${member.name} is back after ${(performance.now() - startedAt).toFixed(0)} ms`);
+}
+
+/** Each member by itself, without asking the others. */
+async function comparing(cluster: Cluster): Promise<void> {
+  timeline.chapter('Every member is asked what it holds');
+  const held = await Promise.all(
+    cluster.members.map(async ({ endpoint }) => {
+      await using client = await connect({ endpoints: endpoint });
+      // A linearizable read first: the member has then applied all that was acknowledged.
+      await client.get('tour/log');
+      const { kvs } = await client.list(prefix('tour/'), { serializable: true });
+      return kvs.map(({ key, value, modRevision }) => `${key}=${value}@${modRevision}`).join('\n');
+    }),
+  );
+  timeline.claim(held[0] !== '' && new Set(held).size === 1, 'all three hold the same keys, values and revisions');
 }
 
 /** Writes a number once. Returns 1 if its outcome was in doubt and had to be looked up. */
@@ -123,53 +146,57 @@ async function until(isTrue: () => boolean): Promise<void> {
 }
 
 async function main(): Promise<number> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'conclave-tour-'));
-  const member = new Member(dataDir);
+  const dir = await mkdtemp(join(tmpdir(), 'conclave-tour-'));
+  timeline.chapter('Three members start and elect a leader');
+  const startedAt = performance.now();
+  const cluster = await Cluster.start(dir);
   try {
-    timeline.chapter('A member starts');
-    const startedAt = performance.now();
-    await member.start();
-    timeline.event(
-      `process ${member.pid} serves ${member.endpoint}, ready after ${(performance.now() - startedAt).toFixed(0)} ms; its data is in ${dataDir}`,
-    );
-    const client = await connect({ endpoints: member.endpoint });
+    timeline.event(`ready after ${(performance.now() - startedAt).toFixed(0)} ms; their data is in ${dir}`);
+    for (const { name, pid, endpoint } of cluster.members) timeline.event(`${name}: process ${pid}, serves ${endpoint}`);
+    timeline.event(`${(await cluster.leader()).name} leads`);
+    const client = await connect({ endpoints: cluster.endpoints });
     try {
-      await counting(member, client);
-      await electing(member, client);
-      await subscribing(member, client);
+      await counting(cluster, client);
+      await electing(cluster, client);
+      await subscribing(cluster, client);
+      await comparing(cluster);
     } finally {
       await client.close();
     }
     return timeline.summary();
   } finally {
-    if (keep) member.release();
-    else {
-      await member.stop();
-      await rm(dataDir, { recursive: true, force: true });
+    if (keep) {
+      cluster.release();
+      next(cluster, dir);
+    } else {
+      await cluster.stop();
+      await rm(dir, { recursive: true, force: true });
     }
-    if (keep) next(member, dataDir);
   }
 }
 
-function next(member: Member, dataDir: string): void {
+function next(cluster: Cluster, dir: string): void {
+  const pids = cluster.members.map(({ pid }) => pid).join(' ');
   process.stdout.write(`
-The server goes on: process ${member.pid} at ${member.endpoint}, data in ${dataDir}. Any etcd client can talk to it:
+The cluster goes on: processes ${pids}, data in ${dir}. Any etcd client can talk to it:
 
-  etcdctl --endpoints=${member.endpoint} get --prefix tour/
-  etcdctl --endpoints=${member.endpoint} lock jobs/nightly
+  export ETCDCTL_ENDPOINTS=${cluster.endpoints.join()}
+  etcdctl endpoint status -w table
+  etcdctl get --prefix tour/
+  etcdctl lock jobs/nightly
 
 or from Node, in this folder:
 
   node --input-type=module -e "
     import { connect } from '@conclave/sdk';
-    const client = await connect({ endpoints: '${member.endpoint}' });
+    const client = await connect({ endpoints: '${cluster.endpoints.join()}' });
     console.log((await client.get('tour/counter')).value);
     await client.close();"
 
-Stop it with: kill ${member.pid}
+Stop it with: kill ${pids}
 `);
 }
 
 process.exitCode = await main();
-// The server of --keep outlives this process; nothing else should hold it.
+// The servers of --keep outlive this process; nothing else should hold it.
 if (keep) process.exit();

@@ -5,18 +5,34 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 
-/** One `conclave-server` process on a data dir, on a port of its own choice that it keeps over restarts. */
-export class Member {
-  readonly #dataDir: string;
-  #process: ChildProcess | undefined;
-  #port = 0;
+export interface MemberPlace {
+  readonly name: string;
+  readonly dataDir: string;
+  readonly clientPort: number;
+  readonly peerUrl: string;
+  /** etcd's `--initial-cluster`: `name=url,...` */
+  readonly initialCluster: string;
+}
 
-  constructor(dataDir: string) {
-    this.#dataDir = dataDir;
+/** One `conclave-server` process, a member of a cluster. It keeps its data dir and its ports over restarts. */
+export class Member {
+  readonly #place: MemberPlace;
+  #process: ChildProcess | undefined;
+
+  constructor(place: MemberPlace) {
+    this.#place = place;
+  }
+
+  get name(): string {
+    return this.#place.name;
   }
 
   get endpoint(): string {
-    return `127.0.0.1:${this.#port}`;
+    return `127.0.0.1:${this.#place.clientPort}`;
+  }
+
+  get isRunning(): boolean {
+    return this.#process !== undefined;
   }
 
   get pid(): number | undefined {
@@ -25,20 +41,24 @@ export class Member {
 
   /** Resolves when the server says that it is ready. */
   async start(): Promise<void> {
-    const url = `http://127.0.0.1:${this.#port}`;
-    const flags = ['--data-dir', this.#dataDir, '--listen-client-urls', url, '--advertise-client-urls', url];
+    const { name, dataDir, clientPort, peerUrl, initialCluster } = this.#place;
+    const url = `http://127.0.0.1:${clientPort}`;
+    const flags = [
+      ...['--name', name, '--data-dir', dataDir, '--initial-cluster', initialCluster],
+      ...['--listen-client-urls', url, '--advertise-client-urls', url],
+      ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl],
+    ];
     const child = spawn(process.execPath, [serverScript(), ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#process = child;
     const log: string[] = [];
-    const ready = new Promise<number>((resolve, reject) => {
+    const ready = new Promise<void>((resolve, reject) => {
       createInterface({ input: child.stderr }).on('line', (line) => {
         log.push(line);
-        const port = line.includes('ready to serve client requests') ? /127\.0\.0\.1:(\d+)/.exec(line)?.[1] : undefined;
-        if (port !== undefined) resolve(Number(port));
+        if (line.includes('ready to serve client requests')) resolve();
       });
       child.once('exit', (code) => reject(new Error(`the server ended with code ${code}:\n${log.join('\n')}`)));
     });
-    this.#port = await ready;
+    await ready;
   }
 
   /** As a power switch: SIGKILL, no goodbye. */
