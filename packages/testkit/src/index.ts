@@ -1,9 +1,60 @@
 /** Private tools of this repository's tests: launchers of real server processes and a client that sends single raw messages. */
 
 export { commitPerEntry, StalledBackend } from './backend-faults.ts';
+export { checkHistory } from './checkers/check-history.ts';
+export { assertNoFindings, type Finding, showFinding } from './checkers/finding.ts';
+export { checkHashes, type HashSample } from './checkers/hashes.ts';
+export { checkFencing, checkHolds } from './checkers/holds.ts';
+export { RaftSafety, type RaftSample, type TracedEntry } from './checkers/raft-safety.ts';
 export { eventually, within } from './condition.ts';
 export { type EtcdLine, type EtcdOptions, etcdBinary, etcdVersion, launchEtcd } from './etcd-process.ts';
 export { freePort } from './free-port.ts';
+export {
+  type CompactRequest,
+  type CompactResponse,
+  type Compare,
+  type DeleteRangeRequest,
+  type DeleteRangeResponse,
+  type FencedWrite,
+  type History,
+  type HistoryRecord,
+  HistoryRecorder,
+  type Hold,
+  historyLines,
+  type KeySpan,
+  type KeyValue,
+  type LeaseGrantRequest,
+  type LeaseGrantResponse,
+  type LeaseId,
+  type LeaseKeepAliveRequest,
+  type LeaseKeepAliveResponse,
+  type LeaseRevokeRequest,
+  type LeaseRevokeResponse,
+  type LeaseTimeToLiveRequest,
+  type LeaseTimeToLiveResponse,
+  mergeHistories,
+  type OpenWatch,
+  type Operation,
+  type Outcome,
+  type PendingOperation,
+  type PutRequest,
+  type PutResponse,
+  type RangeRequest,
+  type RangeResponse,
+  type Request,
+  type Response,
+  readHistory,
+  recordLine,
+  type TxnOperation,
+  type TxnOperationResponse,
+  type TxnRequest,
+  type TxnResponse,
+  type Watch,
+  type WatchEvent,
+  type WatchMessage,
+  type WatchOpening,
+  type WatchRequest,
+} from './history.ts';
 export { type Answer, type RawCallOptions, RawClient, RawStream } from './raw-client.ts';
 export { grpcFrame, type RawGrpcRequest, type RawGrpcResponse, rawGrpcCall } from './raw-http2.ts';
 export type { ProcessExit, RunningProcess } from './running-process.ts';
