@@ -66,6 +66,8 @@ const idFields: ReadonlySet<string> = new Set([
   'etcdserverpb.WatchCreateRequest.watch_id',
   'etcdserverpb.WatchCancelRequest.watch_id',
   'etcdserverpb.WatchResponse.watch_id',
+  'conclavepb.MemberRecord.ID',
+  'conclavepb.MemberPublication.ID',
 ]);
 
 /** 64-bit fields whose name looks like an id's must be in the table: a new one may not become a number unnoticed. */

@@ -5,6 +5,7 @@ export { findWireError, type RetryClass, StatusCode, type WireError, type WireEr
 export { Permission, Permission_Type, Role, User, UserAddOptions } from './gen/auth.ts';
 export { Health, HealthCheckRequest, HealthCheckResponse, HealthCheckResponse_ServingStatus } from './gen/health.ts';
 export { Event, Event_EventType, KeyValue } from './gen/kv.ts';
+export { ClusterVersion, MemberAddition, MemberPublication, MemberRecord } from './gen/membership.ts';
 export {
   AlarmMember,
   AlarmRequest,

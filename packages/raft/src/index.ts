@@ -1,4 +1,4 @@
-export { decodeConfChange } from './conf-change.ts';
+export { decodeConfChange, encodeConfChange } from './conf-change.ts';
 export { InvariantError } from './invariant.ts';
 export type { LogPosition } from './log.ts';
 export { type InitialState, Raft, type RaftConfig } from './raft.ts';

@@ -14,6 +14,7 @@ import { LeaseTable } from './lease/lease-table.ts';
 import { defaultSettings, drainMs, grpcOverheadBytes, type MemberSettings, settingsProblem } from './limits.ts';
 import { type MemberStorage, openMemberStorage, type StoragePorts } from './member-storage.ts';
 import { clusterIdOf, memberIdOf } from './membership/ids.ts';
+import { MemberTable } from './membership/member-table.ts';
 import { Mvcc } from './mvcc/mvcc.ts';
 import { WatchHub } from './mvcc/watch/watch-hub.ts';
 import type { Fatal } from './replica/ports.ts';
@@ -264,7 +265,7 @@ function runMember(storage: MemberStorage, { runtime, settings, fatal, members }
   const { memberId, clusterId } = identity;
   const mvcc = new Mvcc(store);
   const leases = new LeaseTable(store);
-  const applier = new Applier({ store, mvcc, leases });
+  const applier = new Applier({ store, mvcc, leases, members: new MemberTable(store) });
   const compactor = new Compactor({ runtime, mvcc, applier, store, fatal });
   const replica = new Replica<Applied>({
     runtime,

@@ -20,6 +20,7 @@ import { type CallEnd, type CallOptions, type ClientStream, loopback, type Route
 import { beforeEach, describe, expect, test } from 'vitest';
 import { type Applied, Applier } from '../apply/apply.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
+import { MemberTable } from '../membership/member-table.ts';
 import { Mvcc } from '../mvcc/mvcc.ts';
 import { WatchHub } from '../mvcc/watch/watch-hub.ts';
 import type { WatchStream } from '../mvcc/watch/watch-stream.ts';
@@ -100,7 +101,7 @@ class World {
     const store = new BufferedStore({ backend: new MemoryBackend(), runtime, fatal });
     this.mvcc = new Mvcc(store);
     this.leases = new LeaseTable(store);
-    this.applier = new Applier({ store, mvcc: this.mvcc, leases: this.leases });
+    this.applier = new Applier({ store, mvcc: this.mvcc, leases: this.leases, members: new MemberTable(store) });
     this.replica = new Replica<Applied>({
       runtime,
       id: memberId,

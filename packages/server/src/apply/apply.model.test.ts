@@ -23,6 +23,7 @@ import { grpcTransport } from '@conclave/wire/grpc-client';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LeaseTable } from '../lease/lease-table.ts';
+import { MemberTable } from '../membership/member-table.ts';
 import type { KvEvent } from '../mvcc/event.ts';
 import { Mvcc } from '../mvcc/mvcc.ts';
 import type { RangeResult } from '../mvcc/range-read.ts';
@@ -327,7 +328,7 @@ class Member {
     this.store = new BufferedStore({ backend: this.backend, runtime, fatal });
     this.mvcc = new Mvcc(this.store);
     this.leases = new LeaseTable(this.store);
-    this.applier = new Applier({ store: this.store, mvcc: this.mvcc, leases: this.leases });
+    this.applier = new Applier({ store: this.store, mvcc: this.mvcc, leases: this.leases, members: new MemberTable(this.store) });
     for (let index = this.applier.appliedIndex; index < this.log.length; index++) this.#applyAt(index);
     this.mvcc.onApplied(({ revision, events }) => this.events.push({ revision, events: events.map(plainEvent) }));
   }
@@ -700,7 +701,7 @@ class Comparison {
     }
   }
 
-  async #apply<K extends RequestKind>(kind: K, request: object): Promise<void> {
+  async #apply<K extends keyof typeof methods>(kind: K, request: object): Promise<void> {
     const method: MethodDescriptor<unknown, object, false, false> = methods[kind];
     const ours = attempt(() => {
       if (kind === 'txn') checkTxn(TxnRequest.create(request), 128);

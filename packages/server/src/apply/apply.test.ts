@@ -13,6 +13,7 @@ import {
 import type { Runtime } from '@conclave/wire';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { LeaseTable } from '../lease/lease-table.ts';
+import { MemberTable } from '../membership/member-table.ts';
 import { Mvcc } from '../mvcc/mvcc.ts';
 import type { Slicer } from '../mvcc/slicer.ts';
 import { BufferedStore } from '../storage/backend/buffered-store.ts';
@@ -50,7 +51,7 @@ function open(): void {
   });
   mvcc = new Mvcc(store);
   leases = new LeaseTable(store);
-  applier = new Applier({ store, mvcc, leases });
+  applier = new Applier({ store, mvcc, leases, members: new MemberTable(store) });
 }
 
 beforeEach(() => {

@@ -1,4 +1,5 @@
 import {
+  ClusterVersion,
   CompactionRequest,
   CompactionResponse,
   type Compare,
@@ -10,6 +11,7 @@ import {
   LeaseGrantResponse,
   LeaseRevokeRequest,
   LeaseRevokeResponse,
+  MemberPublication,
   PutRequest,
   PutResponse,
   RangeRequest,
@@ -20,9 +22,10 @@ import {
   TxnRequest,
   TxnResponse,
 } from '@conclave/protocol';
-import type { ConfState } from '@conclave/raft';
+import type { ConfChange, ConfState } from '@conclave/raft';
 import { StatusError } from '@conclave/wire';
 import type { LeaseTable } from '../lease/lease-table.ts';
+import type { MemberTable } from '../membership/member-table.ts';
 import { failure } from '../mvcc/failure.ts';
 import { keyOf, leaseOf, valueIn } from '../mvcc/key-value.ts';
 import type { Mvcc, Pin } from '../mvcc/mvcc.ts';
@@ -31,7 +34,8 @@ import type { Slicer } from '../mvcc/slicer.ts';
 import type { WriteTxn } from '../mvcc/write-txn.ts';
 import type { Store } from '../storage/backend/store.ts';
 import { holds } from './compare.ts';
-import type { LoggedRequest } from './entry.ts';
+import { EntryFormatError, entryVersion, type LoggedRequest, versionOf } from './entry.ts';
+import { changeMembers, decideClusterVersion, type MembersChanged, publishMember } from './member-changes.ts';
 import { leavesOf, planTxn, type TxnPlan } from './txn-plan.ts';
 
 /**
@@ -45,12 +49,16 @@ export type Applied =
   | { readonly kind: 'compaction'; readonly response: CompactionResponse }
   | { readonly kind: 'leaseGrant'; readonly response: LeaseGrantResponse }
   | { readonly kind: 'leaseRevoke'; readonly response: LeaseRevokeResponse }
+  | MembersChanged
   | { readonly kind: 'failed'; readonly error: StatusError };
 
 export interface ApplierOptions {
   readonly store: Store;
   readonly mvcc: Mvcc;
   readonly leases: LeaseTable;
+  readonly members: MemberTable;
+  /** The highest entry version this program can apply. Default: {@link entryVersion}; lower, it is an older program's stand-in. */
+  readonly entryVersion?: number;
 }
 
 /** etcd's greatest TTL, in seconds. */
@@ -66,6 +74,8 @@ export class Applier {
   readonly #store: Store;
   readonly #mvcc: Mvcc;
   readonly #leases: LeaseTable;
+  readonly #members: MemberTable;
+  readonly #entryVersion: number;
   #onCompaction: (() => void) | undefined;
   #appliedIndex: number;
   #appliedTerm: number;
@@ -75,6 +85,8 @@ export class Applier {
     this.#store = options.store;
     this.#mvcc = options.mvcc;
     this.#leases = options.leases;
+    this.#members = options.members;
+    this.#entryVersion = options.entryVersion ?? entryVersion;
     this.#appliedIndex = options.store.durableIndex;
     this.#appliedTerm = storedTerm(options.store);
   }
@@ -112,7 +124,7 @@ export class Applier {
    */
   apply(index: number, term: number, request: LoggedRequest, isAwaited = true): Applied {
     this.#begin(index, term);
-    const applied = this.#evaluate(request, term, isAwaited);
+    const applied = this.#evaluate(request, () => this.#dispatch(request, term, isAwaited));
     this.#store.applied(index);
     return applied;
   }
@@ -125,16 +137,27 @@ export class Applier {
 
   /** Voters and learners as of `appliedIndex`. */
   get confState(): ConfState {
-    throw new Error('the membership is not kept yet');
+    return this.#members.confState;
   }
 
-  applyMembership(index: number): { readonly result: Applied; readonly isAccepted: boolean } {
-    throw new Error(`entry ${index} changes the membership, which this version cannot do`);
+  /** An entry that changes who the members are. Refused, the same everywhere, when the members as of this entry do not allow it. */
+  applyMembership(
+    index: number,
+    term: number,
+    change: ConfChange,
+    request: LoggedRequest,
+  ): { readonly result: Applied; readonly isAccepted: boolean } {
+    this.#begin(index, term);
+    const result = this.#evaluate(request, () => changeMembers(this.#members, change, request));
+    this.#store.applied(index);
+    return { result, isAccepted: result.kind !== 'failed' };
   }
 
+  /** The applied state was replaced beneath: goes on from what the store holds now. */
   reload(): void {
     this.#appliedIndex = this.#store.durableIndex;
     this.#appliedTerm = storedTerm(this.#store);
+    this.#members.reload();
   }
 
   /**
@@ -188,10 +211,11 @@ export class Applier {
     this.#store.put('meta', termRow, termBytes(term));
   }
 
-  #evaluate(request: LoggedRequest, term: number, isAwaited: boolean): Applied {
+  #evaluate({ kind }: LoggedRequest, evaluate: () => Applied): Applied {
+    if (versionOf(kind) > this.#entryVersion) throw new EntryFormatError(`entry has kind ${kind}, which this program does not know`);
     const before = this.#mvcc.revision;
     try {
-      return this.#dispatch(request, term, isAwaited);
+      return evaluate();
     } catch (error) {
       if (!(error instanceof StatusError)) throw error;
       if (this.#mvcc.revision !== before) throw new Error('an entry was refused after it had written', { cause: error });
@@ -214,8 +238,12 @@ export class Applier {
         return { kind, response: this.#grant(LeaseGrantRequest.decode(body)) };
       case 'leaseRevoke':
         return { kind, response: this.#revoke(LeaseRevokeRequest.decode(body), request.term < term) };
+      case 'memberPublish':
+        return publishMember(this.#members, MemberPublication.decode(body));
+      case 'clusterVersion':
+        return decideClusterVersion(this.#members, ClusterVersion.decode(body));
       default:
-        throw new Error(`entry of unknown kind ${String(kind)}`);
+        throw new Error(`an entry of kind ${kind} came as a request of a client`);
     }
   }
 

@@ -81,7 +81,7 @@ describe('a log entry', () => {
 
   it.each([
     ['an unknown version', 0, 2],
-    ['an unknown kind', 1, 7],
+    ['an unknown kind', 1, 14],
     ['kind zero', 1, 0],
     ['reserved bits', 3, 1],
     ['an epoch above 2^53-1', 16, 0x20],

@@ -24,14 +24,45 @@
  * compute another state than its peers: {@link EntryFormatError} halts the member.
  */
 
-/** The kinds of request that go through the log, and their numbers in the format: from 1 on, without a gap, never reused. */
-const kindNumbers = { put: 1, deleteRange: 2, txn: 3, compaction: 4, leaseGrant: 5, leaseRevoke: 6 } as const;
+/**
+ * The kinds of request that go through the log: their numbers in the format, from 1 on, without a gap, never reused, and the entry version that
+ * brought each. A cluster gets no entry of a version that one of its members does not know.
+ */
+const kinds = {
+  put: { number: 1, since: 1 },
+  deleteRange: { number: 2, since: 1 },
+  txn: { number: 3, since: 1 },
+  compaction: { number: 4, since: 1 },
+  leaseGrant: { number: 5, since: 1 },
+  leaseRevoke: { number: 6, since: 1 },
+  memberAdd: { number: 7, since: 1 },
+  memberPromote: { number: 8, since: 1 },
+  memberRemove: { number: 9, since: 1 },
+  memberUpdate: { number: 10, since: 1 },
+  memberPublish: { number: 11, since: 1 },
+  clusterVersion: { number: 12, since: 1 },
+  alarm: { number: 13, since: 2 },
+} as const;
 
 /** The request message follows from it: `put` carries a PutRequest, and so on. */
-export type RequestKind = keyof typeof kindNumbers;
+export type RequestKind = keyof typeof kinds;
+
+/** Those that change who the members are. They travel as the context of a confChange entry, the others as normal entries. */
+export type MembershipKind = 'memberAdd' | 'memberPromote' | 'memberRemove' | 'memberUpdate';
+
+/** The entry version of this program: it can apply every kind up to it. */
+export const entryVersion = 2;
+
+/** What may be proposed before the members have agreed on more. */
+export const firstEntryVersion = 1;
+
+/** The entry version that brought a kind: below it nobody can apply it. */
+export function versionOf(kind: RequestKind): number {
+  return kinds[kind].since;
+}
 
 /** By number. */
-const kindNames: readonly (RequestKind | undefined)[] = [undefined, ...(Object.keys(kindNumbers) as RequestKind[])];
+const kindNames: readonly (RequestKind | undefined)[] = [undefined, ...(Object.keys(kinds) as RequestKind[])];
 
 /** A client's request on its way through the log. */
 export interface LoggedRequest {
@@ -74,7 +105,7 @@ export function encodeEntry(request: LoggedRequest): Uint8Array {
   const bytes = allocate(headerBytes + user.length + request.body.length);
   const { high, low } = wordsOf(request.member);
   bytes[0] = formatVersion;
-  bytes[1] = kindNumbers[request.kind];
+  bytes[1] = kinds[request.kind].number;
   writeWord(bytes, 4, user.length);
   writeWord(bytes, 8, high);
   writeWord(bytes, 12, low);

@@ -1,0 +1,82 @@
+import type { ClusterMember } from './member-table.ts';
+
+/** A member's name → its peer URLs: what `--initial-cluster` says. */
+export type InitialCluster = Readonly<Record<string, readonly string[]>>;
+
+/** What a member is told of the cluster it is to found or to join. */
+export interface InitialConfig {
+  readonly name: string;
+  readonly peerUrls: readonly string[];
+  readonly initialCluster: InitialCluster;
+}
+
+/** What a cluster says of itself to one that wants to join it. */
+export interface ExistingCluster {
+  readonly clusterId: bigint;
+  readonly members: readonly Pick<ClusterMember, 'id' | 'peerUrls'>[];
+}
+
+/** A member is told to be part of a cluster that cannot be, or that is another. In etcd's words. */
+export class InitialClusterError extends Error {
+  readonly code = 'initial-cluster-invalid';
+
+  constructor(message: string) {
+    super(message);
+    this.name = 'InitialClusterError';
+  }
+}
+
+/** @throws InitialClusterError when no cluster can begin with this */
+export function checkFounder({ name, peerUrls, initialCluster }: InitialConfig): void {
+  const own = checkLocal(name, initialCluster);
+  const unadvertised = own.filter((url) => !peerUrls.includes(url));
+  if (unadvertised.length > 0) {
+    const missing = unadvertised.map((url) => `${name}=${url}`).join();
+    throw new InitialClusterError(`--initial-cluster has ${missing} but missing from --initial-advertise-peer-urls=${peerUrls.join()}`);
+  }
+  const unlisted = peerUrls.filter((url) => !own.includes(url));
+  if (unlisted.length > 0) {
+    const listed = peerUrls.map((url) => `${name}=${url}`).join();
+    throw new InitialClusterError(`--initial-advertise-peer-urls has ${unlisted.join()} but missing from --initial-cluster=${listed}`);
+  }
+}
+
+/**
+ * Who this member is in a cluster there is: it was added there by its peer URLs.
+ *
+ * @throws InitialClusterError when the cluster is not the one described
+ */
+export function joinCluster(
+  existing: ExistingCluster,
+  { name, initialCluster }: InitialConfig,
+): { readonly memberId: bigint; readonly clusterId: bigint } {
+  const own = checkLocal(name, initialCluster);
+  const described = Object.values(initialCluster);
+  const fail = (why: string): never => {
+    const members = existing.members.map(({ id, peerUrls }) => `{ID:${id.toString(16)} PeerURLs:[${peerUrls.join(' ')}]}`).join(' ');
+    throw new InitialClusterError(`error validating peerURLs {ClusterID:${existing.clusterId.toString(16)} Members:[${members}]}: ${why}`);
+  };
+  if (described.length !== existing.members.length) fail('member count is unequal');
+  for (const { id, peerUrls } of existing.members) {
+    if (described.some((urls) => sameUrls(urls, peerUrls))) continue;
+    fail(`unmatched member while checking PeerURLs (${id.toString(16)}, [${peerUrls.join(' ')}])`);
+  }
+  const self = existing.members.find(({ peerUrls }) => sameUrls(own, peerUrls));
+  if (self === undefined) return fail(`unmatched member while checking PeerURLs (${name}, [${own.join(' ')}])`);
+  return { memberId: self.id, clusterId: existing.clusterId };
+}
+
+function checkLocal(name: string, initialCluster: InitialCluster): readonly string[] {
+  const own = initialCluster[name];
+  if (own === undefined) throw new InitialClusterError(`couldn't find local name "${name}" in the initial cluster configuration`);
+  const urls = Object.values(initialCluster).flat();
+  if (new Set(urls).size !== urls.length) {
+    const listed = Object.entries(initialCluster).flatMap(([member, memberUrls]) => memberUrls.map((url) => `${member}=${url}`));
+    throw new InitialClusterError(`initial cluster ${listed.sort().join()} has duplicate url`);
+  }
+  return own;
+}
+
+function sameUrls(some: readonly string[], others: readonly string[]): boolean {
+  return [...some].sort().join() === [...others].sort().join();
+}
