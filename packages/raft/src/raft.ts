@@ -46,6 +46,11 @@ export interface InitialState {
 export interface RaftConfig {
   /** This member. Never {@link noMember}. */
   readonly id: MemberId;
+  /**
+   * How many times this member has started on its data, this start included. It tells what the member asks of its leader in this life from
+   * what it asked in an earlier one: hosts that restart a member with the number it had answer reads with what was true before.
+   */
+  readonly incarnation: number;
   /** A follower that hears from no leader for this many ticks, up to twice as many by chance, campaigns. Above `heartbeatTicks`. */
   readonly electionTimeoutTicks: number;
   /** Ticks between a leader's heartbeats. At least 1. */
@@ -119,6 +124,8 @@ export class Raft {
   /** Leader: reads that wait for the first commit of the term (thesis section 6.4). */
   #pendingReads: { readonly from: MemberId; readonly context: Uint8Array }[] = [];
   #transferee: MemberId = noMember;
+  #sequence = 0;
+  #asked: Map<number, Uint8Array> = new Map();
 
   // What the next Ready is made of.
   #messages: PeerMessage[] = [];
@@ -236,8 +243,11 @@ export class Raft {
    */
   readIndex(context: Uint8Array): boolean {
     if (this.#role === 'leader') this.#readAsLeader(this.#id, context);
-    else if (this.#leader !== noMember) this.#messages.push({ type: 'readIndex', ...this.#envelope(this.#leader), context });
-    else return false;
+    else if (this.#leader !== noMember) {
+      const sequence = ++this.#sequence;
+      this.#asked.set(sequence, context);
+      this.#messages.push({ type: 'readIndex', ...this.#envelope(this.#leader), incarnation: this.#config.incarnation, sequence });
+    } else return false;
     return true;
   }
 
@@ -442,10 +452,11 @@ export class Raft {
         this.#proposeForwarded(message);
         break;
       case 'readIndex':
-        if (this.#role === 'leader') this.#readAsLeader(message.from, message.context);
         break;
       case 'readIndexResponse':
-        this.#readStates.push({ index: message.index, context: message.context });
+        if (message.incarnation !== this.#config.incarnation || !this.#asked.has(message.sequence)) break;
+        this.#readStates.push({ index: message.index, context: this.#asked.get(message.sequence)! });
+        this.#asked.delete(message.sequence);
         break;
     }
   }
@@ -638,7 +649,7 @@ export class Raft {
 
   #answerHeartbeat(message: Heartbeat): void {
     this.#log.commitTo(message.leaderCommit);
-    this.#messages.push({ type: 'heartbeatResponse', ...this.#envelope(message.from), context: message.context });
+    this.#messages.push({ type: 'heartbeatResponse', ...this.#envelope(message.from), round: message.round });
   }
 
   // ---- leading ----
@@ -666,14 +677,14 @@ export class Raft {
   #sendHeartbeats(): void {
     for (const to of [...this.#otherVoters(), ...this.#conf.learners]) {
       const leaderCommit = Math.min(this.#log.committedIndex, this.#matchIndex.get(to) ?? 0);
-      this.#messages.push({ type: 'heartbeat', ...this.#envelope(to), leaderCommit, context: noBytes });
+      this.#messages.push({ type: 'heartbeat', ...this.#envelope(to), leaderCommit, round: 1 });
     }
   }
 
   #proposeEntry(type: Entry['type'], data: Uint8Array): ProposalResult {
     if (this.#role === 'leader') return this.#appendProposal(type, data);
     if (this.#leader === noMember) return dropped('noLeader');
-    this.#messages.push({ type: 'propose', ...this.#envelope(this.#leader), entries: [{ type, data }] });
+    this.#messages.push({ type: 'propose', ...this.#envelope(this.#leader), incarnation: this.#config.incarnation, sequence: ++this.#sequence, entries: [{ type, data }] });
     return { status: 'forwarded', leader: this.#leader };
   }
 
@@ -754,7 +765,6 @@ export class Raft {
     if (index === undefined || this.#pendingReads.length === 0) return;
     for (const { from, context } of this.#pendingReads) {
       if (from === this.#id) this.#readStates.push({ index, context });
-      else this.#messages.push({ type: 'readIndexResponse', ...this.#envelope(from), context, index });
     }
     this.#pendingReads = [];
   }

@@ -89,17 +89,20 @@ export interface AppendEntriesResponse extends Envelope {
   readonly hintTerm: number;
 }
 
-/** `context` names the reads that the answer confirms (thesis section 6.4); empty when there are none. */
+/**
+ * `round` counts the leader's heartbeats in its term, from 1: no two rounds share a number, so that an answer confirms only the reads that were
+ * asked for before its heartbeat was sent (thesis section 6.4).
+ */
 export interface Heartbeat extends Envelope {
   readonly type: 'heartbeat';
   /** Never above what the receiver is known to hold: it may commit up to here without looking. */
   readonly leaderCommit: number;
-  readonly context: Uint8Array;
+  readonly round: number;
 }
 
 export interface HeartbeatResponse extends Envelope {
   readonly type: 'heartbeatResponse';
-  readonly context: Uint8Array;
+  readonly round: number;
 }
 
 /**
@@ -117,21 +120,30 @@ export interface TimeoutNow extends Envelope {
   readonly type: 'timeoutNow';
 }
 
-/** Proposals on their way from a follower to the leader. */
-export interface Propose extends Envelope {
+/**
+ * What a member asks of its leader, numbered: a network may repeat it, and the repetition must be known for one. A number is used once in an
+ * incarnation of the member, and an incarnation in one life of its process only.
+ */
+interface Numbered extends Envelope {
+  readonly incarnation: number;
+  /** From 1. */
+  readonly sequence: number;
+}
+
+/** Proposals on their way from a follower to the leader, which takes each message once. */
+export interface Propose extends Numbered {
   readonly type: 'propose';
   readonly entries: readonly Pick<Entry, 'type' | 'data'>[];
 }
 
-/** A linearizable read on its way from a follower to the leader. */
-export interface ReadIndex extends Envelope {
+/** Linearizable reads of a follower on their way to the leader: all that were asked for since the last question. */
+export interface ReadIndex extends Numbered {
   readonly type: 'readIndex';
-  readonly context: Uint8Array;
 }
 
-export interface ReadIndexResponse extends Envelope {
+/** The numbers are those of the question. */
+export interface ReadIndexResponse extends Numbered {
   readonly type: 'readIndexResponse';
-  readonly context: Uint8Array;
   readonly index: number;
 }
 

@@ -438,6 +438,7 @@ function openRaft<R>(options: ReplicaOptions<R>, electionTimeoutTicks: number, m
   const { appliedIndex, appliedTerm } = stateMachine;
   return new Raft({
     id,
+    incarnation: 1,
     electionTimeoutTicks,
     heartbeatTicks: 1,
     preVote: true,

@@ -47,17 +47,25 @@ const messages: { readonly [T in PeerMessage['type']]: fc.Arbitrary<PeerMessage 
     hintIndex: number,
     hintTerm: number,
   }),
-  heartbeat: fc.record({ ...envelope, type: fc.constant('heartbeat' as const), leaderCommit: number, context: bytes }),
-  heartbeatResponse: fc.record({ ...envelope, type: fc.constant('heartbeatResponse' as const), context: bytes }),
+  heartbeat: fc.record({ ...envelope, type: fc.constant('heartbeat' as const), leaderCommit: number, round: number }),
+  heartbeatResponse: fc.record({ ...envelope, type: fc.constant('heartbeatResponse' as const), round: number }),
   installSnapshot: fc.record({ ...envelope, type: fc.constant('installSnapshot' as const), snapshot }),
   timeoutNow: fc.record({ ...envelope, type: fc.constant('timeoutNow' as const) }),
   propose: fc.record({
     ...envelope,
     type: fc.constant('propose' as const),
+    incarnation: number,
+    sequence: number,
     entries: fc.array(fc.record({ type: entryType, data: bytes }), { maxLength: 4 }),
   }),
-  readIndex: fc.record({ ...envelope, type: fc.constant('readIndex' as const), context: bytes }),
-  readIndexResponse: fc.record({ ...envelope, type: fc.constant('readIndexResponse' as const), context: bytes, index: number }),
+  readIndex: fc.record({ ...envelope, type: fc.constant('readIndex' as const), incarnation: number, sequence: number }),
+  readIndexResponse: fc.record({
+    ...envelope,
+    type: fc.constant('readIndexResponse' as const),
+    incarnation: number,
+    sequence: number,
+    index: number,
+  }),
 };
 
 function numbered(prevLogIndex: number, entries: readonly Omit<Entry, 'index'>[]): Entry[] {
@@ -141,7 +149,7 @@ describe('a packet', () => {
   test('is small: a heartbeat takes 40 bytes', () => {
     const sent = packetOf({
       kind: 'raft',
-      message: { type: 'heartbeat', from, to, term: 7, leaderCommit: 1_000_000, context: new Uint8Array(8) },
+      message: { type: 'heartbeat', from, to, term: 7, leaderCommit: 1_000_000, round: 1_000_000 },
     });
     expect(encodePacket({ ...sent, durableIndex: 1_000_000, commitIndex: 1_000_000 }).length).toBeLessThanOrEqual(40);
   });

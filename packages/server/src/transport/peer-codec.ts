@@ -198,10 +198,10 @@ function writeMessage(writer: BinaryWriter, message: PeerMessage): void {
       return;
     case 'heartbeat':
       writer.number(message.leaderCommit);
-      writer.data(message.context);
+      writer.number(message.round);
       return;
     case 'heartbeatResponse':
-      writer.data(message.context);
+      writer.number(message.round);
       return;
     case 'installSnapshot':
       writeSnapshot(writer, message.snapshot);
@@ -209,6 +209,8 @@ function writeMessage(writer: BinaryWriter, message: PeerMessage): void {
     case 'timeoutNow':
       return;
     case 'propose':
+      writer.number(message.incarnation);
+      writer.number(message.sequence);
       writer.count(entriesMax, message.entries.length);
       for (const { type, data } of message.entries) {
         writer.byte(entryTypes[type]);
@@ -216,10 +218,12 @@ function writeMessage(writer: BinaryWriter, message: PeerMessage): void {
       }
       return;
     case 'readIndex':
-      writer.data(message.context);
+      writer.number(message.incarnation);
+      writer.number(message.sequence);
       return;
     case 'readIndexResponse':
-      writer.data(message.context);
+      writer.number(message.incarnation);
+      writer.number(message.sequence);
       writer.number(message.index);
       return;
     default:
@@ -259,9 +263,9 @@ function readMessage(reader: BinaryReader, from: MemberId, to: MemberId): PeerMe
         hintTerm: reader.number(),
       };
     case 'heartbeat':
-      return { type, from, to, term, leaderCommit: reader.number(), context: reader.data() };
+      return { type, from, to, term, leaderCommit: reader.number(), round: reader.number() };
     case 'heartbeatResponse':
-      return { type, from, to, term, context: reader.data() };
+      return { type, from, to, term, round: reader.number() };
     case 'installSnapshot':
       return { type, from, to, term, snapshot: readSnapshot(reader) };
     case 'timeoutNow':
@@ -272,12 +276,14 @@ function readMessage(reader: BinaryReader, from: MemberId, to: MemberId): PeerMe
         from,
         to,
         term,
+        incarnation: reader.number(),
+        sequence: reader.number(),
         entries: reader.list(entriesMax, () => ({ type: nameOf(entryTypeOf, reader.byte(), 'entry type'), data: reader.data() })),
       };
     case 'readIndex':
-      return { type, from, to, term, context: reader.data() };
+      return { type, from, to, term, incarnation: reader.number(), sequence: reader.number() };
     case 'readIndexResponse':
-      return { type, from, to, term, context: reader.data(), index: reader.number() };
+      return { type, from, to, term, incarnation: reader.number(), sequence: reader.number(), index: reader.number() };
   }
 }
 
