@@ -1,9 +1,11 @@
 import { LeaseRevokeRequest } from '@conclave/protocol';
 import {
+  type ConfChange,
   type ConfState,
   type Entry,
   InvariantError,
   type MemberId,
+  type MemberProgress,
   type Message,
   type PeerMessage,
   Raft,
@@ -13,10 +15,10 @@ import {
   type StorageAppend,
 } from '@conclave/raft';
 import type { Runtime } from '@conclave/wire';
-import { decodeEntry, type RequestKind } from '../apply/entry.ts';
+import { decodeEntry, type MembershipKind, type RequestKind } from '../apply/entry.ts';
 import { ApplyQueue } from './apply-queue.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
-import type { Fatal, LeaseTable, Log, PeerEvent, Peers, RecoveredLog, StateMachine } from './ports.ts';
+import type { Fatal, LeaseTable, LocalMemory, Log, PeerEvent, PeerMethod, Peers, RecoveredLog, Snapshots, StateMachine } from './ports.ts';
 import { Proposals } from './proposals.ts';
 import { type BarrierDone, ReadBarriers } from './read-barriers.ts';
 import { refusal, refusalBeforeLog } from './refusal.ts';
@@ -36,8 +38,20 @@ export interface ReplicaOptions<R> {
   readonly stateMachine: StateMachine<R>;
   readonly leases: LeaseTable;
   readonly fatal: Fatal;
-  /** Absent while this is the only member. */
+  /** The way to the other members. Absent: nobody can be reached, and the member can only be alone. */
   readonly peers?: Peers;
+  /** Whole states on their way between members. Needed with `peers`. */
+  readonly snapshots?: Snapshots;
+  /** What this member remembers of itself and its peers. Default: nothing, and this is its first start. */
+  readonly memory?: LocalMemory;
+  /** Whether this was a member and can never be again, as of the applied index. Default: nobody was. */
+  readonly isRemoved?: (id: MemberId) => boolean;
+  /** A snapshot took the place of the applied state, and the state machine has read it anew: watchers and whoever else holds copies start over. */
+  readonly onRestored?: () => void;
+  /** The members are others than before: a change was applied and accepted, or a snapshot restored. */
+  readonly onMembership?: () => void;
+  /** This member was removed: by an entry it applied, or so a member says. It takes part no more and should be stopped. Told once. */
+  readonly onRemoved?: () => void;
   /** Milliseconds between ticks, etcd's `--heartbeat-interval`. Default 100. */
   readonly tickMs?: number;
   /** Ticks without a leader before an election: etcd's `--election-timeout` divided by `tickMs`. Default 10. */
@@ -55,6 +69,22 @@ export interface ReplicaLimits {
    * comes then is refused with `too-many-requests`. Default 64 MiB.
    */
   readonly maxUncommittedBytes: number;
+  /** Applied entries kept for members that lag behind, at most this many (default 5000, as in etcd) and of at most so many bytes (default 64 MiB). */
+  readonly catchUpEntries: number;
+  readonly catchUpBytes: number;
+}
+
+/** Answers a question of another member. */
+export type CallHandler = (body: Uint8Array, from: MemberId) => Promise<Uint8Array>;
+
+/** What raft is told of a change of the members; the rest is in the request. */
+export type MembershipChange = Omit<ConfChange, 'context'>;
+
+/** A lease as its keeper sees it. */
+export interface LeaseRemaining {
+  /** Until it expires; 0 when it has and is not revoked yet. */
+  readonly remainingSeconds: number;
+  readonly grantedSeconds: number;
 }
 
 export interface ProposeOptions {
@@ -66,13 +96,17 @@ export interface ProposeOptions {
   readonly deadline?: number;
 }
 
-const defaultLimits: ReplicaLimits = { maxRequestBytes: 1.5 * 1024 * 1024, maxPendingGap: 5000, maxUncommittedBytes: 64 * 1024 * 1024 };
+const defaultLimits: ReplicaLimits = {
+  maxRequestBytes: 1.5 * 1024 * 1024,
+  maxPendingGap: 5000,
+  maxUncommittedBytes: 64 * 1024 * 1024,
+  catchUpEntries: 5000,
+  catchUpBytes: 64 * 1024 * 1024,
+};
 /** Bytes of requests that enter raft, and of entries that are written, at once. A request above it travels alone. */
 const maxBatchBytes = 1024 * 1024;
 /** Longest stretch of work before the loop gets a turn, unless a single batch takes longer. */
 const sliceMs = 2;
-/** Applied entries kept in memory for members that lag a little; one that lags more is brought a snapshot. */
-const catchUpEntries = 5000;
 /** etcd's: five seconds for a slow disk, and two elections. */
 const requestTimeoutBaseMs = 5000;
 
@@ -170,6 +204,14 @@ export class Replica<R> {
     return this.#options.stateMachine.appliedIndex;
   }
 
+  get isLearner(): boolean {
+    return this.#raft.role === 'learner';
+  }
+  /** Of the other members, by ascending id. Empty where this member does not lead. */
+  progress(): readonly MemberProgress[] {
+    return this.#raft.status().progress;
+  }
+
   // ---- what the doors ask -----------------------------------------------------------------------------------------------------------
 
   /** Begins to take part. The only voter campaigns at once: nobody else could lead, so there is nothing to wait for. */
@@ -198,6 +240,52 @@ export class Replica<R> {
     this.#queueTurn();
     return this.#proposals.add({ kind, body, user, authRevision, deadline });
   }
+
+  /**
+   * Puts a change of the members through the log, and gives what this member's own apply made of it. As {@link propose}; one that raft does not take
+   * yet, because another is not applied or the leader is too new, waits before the log.
+   */
+  proposeMembership(_change: MembershipChange, _kind: MembershipKind, _body: Uint8Array, _options: ProposeOptions = {}): Promise<R> {
+    throw new Error('not yet');
+  }
+
+  /**
+   * Starts the TTL of a lease anew, wherever the leader is: see {@link LeaseKeeper.renew}.
+   *
+   * Rejects with StatusError `no-leader`, `leader-changed`, `request-timeout`, `server-stopped`.
+   */
+  async renewLease(id: bigint): Promise<number> {
+    return this.leases.renew(id);
+  }
+
+  /** What is left of a lease, by the leader's count; undefined for one that is unknown. Rejects as {@link renewLease} does. */
+  async leaseRemaining(id: bigint): Promise<LeaseRemaining | undefined> {
+    await this.#barrier();
+    const remainingSeconds = this.leases.remainingSeconds(id);
+    return remainingSeconds === undefined ? undefined : { remainingSeconds, grantedSeconds: remainingSeconds };
+  }
+
+  /**
+   * Hands leadership to `target`, and resolves once that leads.
+   *
+   * Rejects with StatusError `not-leader`, `bad-leader-transferee` (not a voter), `leader-transfer-timeout`, `server-stopped`.
+   */
+  async transferLeadership(target: MemberId): Promise<void> {
+    if (!this.isLeader) throw refusal('not-leader');
+    if (target !== this.id) throw refusal('bad-leader-transferee');
+  }
+
+  /**
+   * Asks another member, once, and gives its answer.
+   *
+   * Rejects with StatusError: the other's own, `request-timeout`, `request-timeout-connection-lost`, `server-stopped`.
+   */
+  call(_member: MemberId, _method: PeerMethod, _body: Uint8Array): Promise<Uint8Array> {
+    return Promise.reject(refusal('no-leader'));
+  }
+
+  /** Answers what other members ask. A StatusError of the wire-error table is told to them as such. One handler for each method. */
+  onCall(_method: PeerMethod, _handler: CallHandler): void {}
 
   #refuse(body: Uint8Array): Error | undefined {
     if (this.#state === 'stopping' || this.#state === 'stopped') return refusalBeforeLog('server-stopped');
@@ -384,7 +472,14 @@ export class Replica<R> {
     const { durableIndex, commitIndex } = this.#raft.status();
     for (const to of new Set(messages.map((message) => message.to))) {
       const frames = messages.filter((message) => message.to === to).map((message) => ({ kind: 'raft', message }) as const);
-      this.#options.peers?.send({ from: this.id, to, incarnation: 1, durableIndex, commitIndex, frames });
+      this.#options.peers?.send({
+        from: this.id,
+        to,
+        incarnation: this.#options.memory?.incarnation ?? 1,
+        durableIndex,
+        commitIndex,
+        frames,
+      });
     }
   }
 
@@ -408,9 +503,10 @@ export class Replica<R> {
   }
 
   #onApplied(index: number): void {
-    const kept = this.#options.peers === undefined ? 0 : catchUpEntries;
     this.#raft.step({ type: 'storageApplyResponse', index });
-    this.#raft.compact(index - kept);
+    this.#raft.compact(
+      this.#options.peers === undefined ? index : this.#raft.catchUpIndex(this.#limits.catchUpEntries, this.#limits.catchUpBytes),
+    );
     this.#reads.applied(index);
   }
 
@@ -438,7 +534,7 @@ function openRaft<R>(options: ReplicaOptions<R>, electionTimeoutTicks: number, m
   const { appliedIndex, appliedTerm } = stateMachine;
   return new Raft({
     id,
-    incarnation: 1,
+    incarnation: options.memory?.incarnation ?? 1,
     electionTimeoutTicks,
     heartbeatTicks: 1,
     preVote: true,
