@@ -1,14 +1,16 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Runtime } from '@conclave/wire';
-import type { Fatal, Log, RecoveredLog } from './replica/ports.ts';
+import type { Fatal, LocalMemory, Log, RecoveredLog, Snapshots } from './replica/ports.ts';
 import type { Backend } from './storage/backend/backend.ts';
 import { BufferedStore, type StoreBounds } from './storage/backend/buffered-store.ts';
 import { LmdbBackend } from './storage/backend/lmdb.ts';
 import { MemoryBackend } from './storage/backend/memory.ts';
 import { openDataDir } from './storage/data-dir.ts';
 import type { Disk } from './storage/disk.ts';
+import { countStart, StoredLocalMemory } from './storage/local-memory.ts';
 import { NodeDisk } from './storage/node-disk.ts';
+import { StateSnapshots } from './storage/snapshot/state-snapshots.ts';
 import { StorageError } from './storage/storage-error.ts';
 import { MemoryLog } from './storage/wal/memory-log.ts';
 import { type OpenedWal, openWal } from './storage/wal/open.ts';
@@ -19,8 +21,10 @@ export interface MemberStorageOptions {
   readonly fatal: Fatal;
   /** Absent: everything in memory. */
   readonly dataDir: string | undefined;
-  /** Who this member is when it has never been before. */
-  readonly founder: Identity;
+  /** Asked who this member is when it has never been before. */
+  readonly founder: () => Promise<Identity>;
+  /** Whether the member has peers, who must be heard while the disk is slow. Default: false. */
+  readonly hasPeers?: boolean;
   readonly ports: StoragePorts;
 }
 
@@ -40,22 +44,34 @@ export interface MemberStorage {
   readonly log: Log;
   readonly recovered: RecoveredLog;
   readonly store: BufferedStore;
+  readonly snapshots: Snapshots;
+  readonly memory: LocalMemory;
   /** Flushes what is applied and closes everything but the log, which its user has closed before. */
   close(): Promise<void>;
 }
 
 export function openMemberStorage(options: MemberStorageOptions): Promise<MemberStorage> {
-  return options.dataDir === undefined ? Promise.resolve(inMemory(options)) : onDisk(options, options.dataDir);
+  return options.dataDir === undefined ? inMemory(options) : onDisk(options, options.dataDir);
 }
 
-function inMemory(options: MemberStorageOptions): MemberStorage {
-  const store = openStore(options, () => new MemoryBackend());
-  const recovered = { hardState: undefined, entries: [] };
-  return { identity: options.founder, log: new MemoryLog(), recovered, store, close: () => store.close() };
+async function inMemory(options: MemberStorageOptions): Promise<MemberStorage> {
+  const backend = openBackend(options, () => new MemoryBackend());
+  const incarnation = await countStart(backend);
+  const store = openStore(options, backend);
+  return {
+    identity: await options.founder(),
+    log: new MemoryLog(),
+    recovered: { hardState: undefined, entries: [] },
+    store,
+    snapshots: new StateSnapshots(),
+    memory: new StoredLocalMemory(store, incarnation),
+    close: () => store.close(),
+  };
 }
 
 async function onDisk(options: MemberStorageOptions, path: string): Promise<MemberStorage> {
-  const place = options.ports.disk === undefined ? await ownedPlace(path) : await portPlace(path, options.ports.disk);
+  const place =
+    options.ports.disk === undefined ? await ownedPlace(path, options.hasPeers ?? false) : await portPlace(path, options.ports.disk);
   const fatal: Fatal = (cause) => {
     place.poison();
     return options.fatal(cause);
@@ -67,10 +83,20 @@ async function onDisk(options: MemberStorageOptions, path: string): Promise<Memb
     await place.close();
   };
   try {
-    const opened = openStore(owned, () => new LmdbBackend({ path: place.statePath, runtime: options.runtime }));
+    const backend = openBackend(owned, () => new LmdbBackend({ path: place.statePath, runtime: options.runtime }));
+    const opened = openStore(owned, backend);
     store = opened;
+    const incarnation = await countStart(backend);
     const { wal, recovered } = await openLog(owned, place.disk, place.walPath, opened.durableIndex);
-    return { identity: recovered.identity, log: wal, recovered, store: opened, close };
+    return {
+      identity: recovered.identity,
+      log: wal,
+      recovered,
+      store: opened,
+      snapshots: new StateSnapshots(),
+      memory: new StoredLocalMemory(opened, incarnation),
+      close,
+    };
   } catch (error) {
     await close();
     throw error;
@@ -86,10 +112,10 @@ interface Place {
   close(): Promise<void>;
 }
 
-async function ownedPlace(path: string): Promise<Place> {
+async function ownedPlace(path: string, hasPeers: boolean): Promise<Place> {
   await mkdir(dirname(resolve(path)), { recursive: true, mode: 0o700 });
   const dataDir = await openDataDir(path);
-  const disk = new NodeDisk({ flush: 'inline' });
+  const disk = new NodeDisk({ flush: hasPeers ? 'worker' : 'inline' });
   return {
     disk,
     walPath: dataDir.walPath,
@@ -116,8 +142,12 @@ async function portPlace(path: string, disk: Disk): Promise<Place> {
   };
 }
 
-function openStore({ runtime, fatal, ports }: MemberStorageOptions, usual: () => Backend): BufferedStore {
-  return new BufferedStore({ backend: ports.backend?.(usual) ?? usual(), runtime, fatal, bounds: ports.bounds ?? {} });
+function openBackend({ ports }: MemberStorageOptions, usual: () => Backend): Backend {
+  return ports.backend?.(usual) ?? usual();
+}
+
+function openStore({ runtime, fatal, ports }: MemberStorageOptions, backend: Backend): BufferedStore {
+  return new BufferedStore({ backend, runtime, fatal, bounds: ports.bounds ?? {} });
 }
 
 /** The log knows whose it is. Only where there is none may this member be what it was told to be. */
@@ -132,6 +162,6 @@ async function openLog(
     return await open(undefined);
   } catch (error) {
     if (!(error instanceof StorageError) || error.code !== 'wal-missing') throw error;
-    return await open(founder);
+    return await open(await founder());
   }
 }

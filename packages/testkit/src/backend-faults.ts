@@ -1,4 +1,4 @@
-import type { Backend, Changes, Row, ScanOptions, StoreBounds, Table } from '@conclave/server';
+import type { Backend, BackendView, Changes, Row, ScanOptions, StoreBounds, Table } from '@conclave/server';
 
 /**
  * A backend whose commits do nothing until they are released: with nothing ever released, a member whose disk hangs. Everything applied then stays
@@ -8,12 +8,15 @@ import type { Backend, Changes, Row, ScanOptions, StoreBounds, Table } from '@co
  */
 export class StalledBackend implements Backend {
   readonly #inner: Backend;
+  #passing: number;
   #held: (() => void)[] = [];
   #isReleased = false;
   #failure: Error | undefined;
 
-  constructor(inner: Backend) {
+  /** @param passing - how many commits are let through first: a member's start makes one. */
+  constructor(inner: Backend, passing = 0) {
     this.#inner = inner;
+    this.#passing = passing;
   }
 
   /** Commits waiting. Never more than one if the store keeps its word. */
@@ -33,13 +36,17 @@ export class StalledBackend implements Backend {
     return this.#inner.count(table);
   }
 
+  view(): BackendView {
+    return this.#inner.view();
+  }
+
   commit(changes: Changes): Promise<void> {
     return new Promise((resolve, reject) => {
       const run = (): void => {
         if (this.#failure !== undefined) reject(this.#failure);
         else this.#inner.commit(changes).then(resolve, reject);
       };
-      if (this.#isReleased) run();
+      if (this.#isReleased || this.#passing-- > 0) run();
       else this.#held.push(run);
     });
   }

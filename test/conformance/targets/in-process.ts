@@ -48,7 +48,8 @@ async function startOnDisk(settings: Settings, storage: StoragePorts): Promise<S
 async function startStalled(settings: Settings): Promise<StartedTarget> {
   const stalled: StalledBackend[] = [];
   const backend: StoragePorts['backend'] = (usual) => {
-    const wrapped = new StalledBackend(usual());
+    // The start makes one commit of its own.
+    const wrapped = new StalledBackend(usual(), 1);
     stalled.push(wrapped);
     return wrapped;
   };

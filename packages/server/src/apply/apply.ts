@@ -155,9 +155,14 @@ export class Applier {
 
   /** The applied state was replaced beneath: goes on from what the store holds now. */
   reload(): void {
-    this.#appliedIndex = this.#store.durableIndex;
-    this.#appliedTerm = storedTerm(this.#store);
-    this.#members.reload();
+    this.#store.reopen(() => {
+      this.#appliedIndex = this.#store.durableIndex;
+      this.#appliedTerm = storedTerm(this.#store);
+      this.#mvcc.reload();
+      this.#members.reload();
+    });
+    // The snapshot brought what its sender's compaction had not got to yet.
+    if (!this.#mvcc.isCompacted) this.#onCompaction?.();
   }
 
   /**
@@ -397,7 +402,8 @@ export class Applier {
 const noBytes = new Uint8Array(0);
 const termRow = new TextEncoder().encode('appliedTerm');
 
-function storedTerm(store: Store): number {
+/** The term of the last entry applied, as stored. */
+export function storedTerm(store: Pick<Store, 'get'>): number {
   const row = store.get('meta', termRow);
   return row === undefined ? 0 : Number(new DataView(row.buffer, row.byteOffset, row.byteLength).getBigUint64(0));
 }

@@ -35,12 +35,16 @@ export class Compaction {
   constructor(store: Store, revisions: Revisions) {
     this.#store = store;
     this.#revisions = revisions;
-    const cursor = store.get('meta', cursorRow);
-    this.#cursor = cursor && new Uint8Array(cursor);
+    this.#cursor = this.#storedCursor();
+  }
+
+  /** History was replaced beneath, and with it how far its compaction had come. */
+  reload(): void {
+    this.#cursor = this.#storedCursor();
   }
 
   /** The compact revision as stored. */
-  static storedRevision(store: Store): number {
+  static storedRevision(store: Pick<Store, 'get'>): number {
     const row = store.get('meta', compactedRow);
     return row === undefined ? neverCompacted : readLogKey(row).main;
   }
@@ -128,6 +132,11 @@ export class Compaction {
     const [newest] = this.#store.scan('past', pastAt(prefix, compacted), pastAfter(prefix), { limit: 1 });
     if (newest === undefined) throw new Error(`no row in past for revision ${main}, which log holds`);
     return pastMainOf(newest.key) === main && pastSubOf(newest.value) === sub;
+  }
+
+  #storedCursor(): Uint8Array | undefined {
+    const cursor = this.#store.get('meta', cursorRow);
+    return cursor && new Uint8Array(cursor);
   }
 
   #moveTo(cursor: Uint8Array): void {

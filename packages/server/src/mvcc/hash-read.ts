@@ -13,6 +13,7 @@ export class HashRead {
   readonly #compaction: Compaction;
   readonly #revision: number;
   readonly #compacted: number;
+  readonly #epoch: number;
   #hash = 0;
   /** The next row of `log` to look at. */
   #cursor: Uint8Array = logKey(0, 0);
@@ -23,6 +24,7 @@ export class HashRead {
     this.#compaction = compaction;
     this.#revision = revisions.resolve(revision);
     this.#compacted = revisions.compacted;
+    this.#epoch = revisions.epoch;
   }
 
   async run(slicer: Slicer): Promise<Pick<HashKVResponse, 'hash' | 'compactRevision' | 'hashRevision'>> {
@@ -36,6 +38,7 @@ export class HashRead {
   }
 
   #step(slicer: Slicer): boolean {
+    this.#revisions.checkEpoch(this.#epoch);
     for (const { key, value } of this.#store.scan('log', this.#cursor, logKey(this.#revision + 1, 0))) {
       if (slicer.isSpent()) {
         this.#cursor = new Uint8Array(key);

@@ -14,6 +14,8 @@ import { WriteTxn } from './write-txn.ts';
 /** A revision held for reads. */
 export interface Pin {
   readonly revision: number;
+  /** Of history: after a snapshot has replaced it the pin holds nothing. */
+  readonly epoch: number;
   /** Idempotent. */
   release(): void;
 }
@@ -38,6 +40,7 @@ export class Mvcc {
   readonly #revisions: Revisions;
   readonly #compaction: Compaction;
   readonly #listeners = new Set<AppliedListener>();
+  readonly #replacedListeners = new Set<(before: number) => void>();
 
   /** Opens what the store holds. Reads a few rows, whatever the size of the store. */
   constructor(store: Store) {
@@ -55,6 +58,14 @@ export class Mvcc {
   /** Reads below this revision are refused with `compacted`, reads at it still work. -1 while nothing was ever compacted. */
   get compactRevision(): number {
     return this.#revisions.compacted;
+  }
+
+  /** A snapshot's rows have taken the place of those in the store: what was read from them is read anew. Reads under way end with an error. */
+  reload(): void {
+    const before = this.#revisions.current;
+    this.#revisions.replace(currentRevision(this.#store), Compaction.storedRevision(this.#store));
+    this.#compaction.reload();
+    for (const listener of this.#replacedListeners) listener(before);
   }
 
   // ---- reads ------------------------------------------------------------------------------------------------------------------------
@@ -104,7 +115,7 @@ export class Mvcc {
    */
   pin(revision: number): Pin {
     const resolved = this.#revisions.resolve(revision);
-    return { revision: resolved, release: this.#revisions.pin(resolved) };
+    return { revision: resolved, epoch: this.#revisions.epoch, release: this.#revisions.pin(resolved) };
   }
 
   // ---- what watches need ------------------------------------------------------------------------------------------------------------
@@ -116,6 +127,17 @@ export class Mvcc {
   onApplied(listener: AppliedListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** False while a snapshot's rows take the place of the store's: nothing can be read then. */
+  get isReadable(): boolean {
+    return this.#store.isReadable;
+  }
+
+  /** Calls back from inside {@link reload}, with the revision that stood before. Returns the unsubscribe function. */
+  onReplaced(listener: (before: number) => void): () => void {
+    this.#replacedListeners.add(listener);
+    return () => this.#replacedListeners.delete(listener);
   }
 
   /**
@@ -194,6 +216,7 @@ export class Mvcc {
   }
 
   #open(request: RangeRequest, pin: Pin | undefined): RangeRead {
+    if (pin !== undefined) this.#revisions.checkEpoch(pin.epoch);
     const revision = pin?.revision ?? this.#revisions.resolve(request.revision);
     return new RangeRead(this.#store, this.#revisions, request, revision);
   }
@@ -224,7 +247,7 @@ export type AppliedListener = (changes: RevisionEvents) => void;
  * The revision is that of the last row in `log`, and stands nowhere else, so that the two cannot disagree: compaction takes out neither the last
  * version of a live key nor a deletion at the compact revision, and so never the last row.
  */
-function currentRevision(store: Store): number {
+export function currentRevision(store: Pick<Store, 'scan'>): number {
   for (const row of store.scan('log', logKey(0, 0), undefined, { reverse: true, limit: 1 })) return readLogKey(row.key).main;
   return 1;
 }

@@ -45,6 +45,7 @@ export class RangeRead {
   readonly revision: number;
   readonly #store: Store;
   readonly #revisions: Revisions;
+  readonly #epoch: number;
   readonly #request: RangeRequest;
   /** Undefined for a read of one key. */
   readonly #range: KeyRange | undefined;
@@ -61,6 +62,7 @@ export class RangeRead {
   constructor(store: Store, revisions: Revisions, request: RangeRequest, revision: number) {
     this.#store = store;
     this.#revisions = revisions;
+    this.#epoch = revisions.epoch;
     this.#request = request;
     this.#range = request.rangeEnd.length === 0 ? undefined : KeyRange.fromWire(request.key, request.rangeEnd);
     this.revision = revision;
@@ -69,6 +71,7 @@ export class RangeRead {
 
   /** Reads on. True when the range was read to its end; false when the slice was spent before, or `room` KeyValues were collected. */
   step(slicer?: Slicer, room: number = Number.POSITIVE_INFINITY): boolean {
+    this.#revisions.checkEpoch(this.#epoch);
     if (this.#range === undefined) return this.#readKey();
     if (this.#range.isEmpty()) return true;
     const pause = new Pause(slicer, () => this.holds(room));

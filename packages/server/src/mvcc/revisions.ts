@@ -11,13 +11,15 @@ export const neverCompacted = -1;
 export class Revisions {
   #current: number;
   #compacted: number;
+  /** How many times history was replaced beneath. */
+  #epoch = 0;
   /** Revisions that reads under way depend on, with the number of reads at each. Few at any time. */
   readonly #pins = new Map<number, number>();
 
   constructor(current: number, compacted: number) {
     this.#current = current;
     this.#compacted = compacted;
-    if (compacted > current) throw new Error(`compacted at ${compacted}, beyond the current revision ${current}`);
+    checkBounds(current, compacted);
   }
 
   /** Revision of the last write; 1 in a store that was never written to. */
@@ -28,6 +30,27 @@ export class Revisions {
   /** Reads below this revision are refused; {@link neverCompacted} when none are. */
   get compacted(): number {
     return this.#compacted;
+  }
+
+  /** A read that began in one epoch cannot go on in another: what it pinned may be gone. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** @throws StatusError `request-timeout-applied-index` when history was replaced since `epoch`. */
+  checkEpoch(epoch: number): void {
+    if (epoch !== this.#epoch) throw failure('request-timeout-applied-index');
+  }
+
+  /** History was replaced by that of a later entry. */
+  replace(current: number, compacted: number): void {
+    checkBounds(current, compacted);
+    if (current < this.#current || compacted < this.#compacted) {
+      throw new Error(`revision ${this.#current}, compacted at ${this.#compacted}, replaced by ${current} and ${compacted}`);
+    }
+    this.#current = current;
+    this.#compacted = compacted;
+    this.#epoch++;
   }
 
   advance(): void {
@@ -73,4 +96,8 @@ export class Revisions {
     if (reads > 1) this.#pins.set(revision, reads - 1);
     else this.#pins.delete(revision);
   }
+}
+
+function checkBounds(current: number, compacted: number): void {
+  if (compacted > current) throw new Error(`compacted at ${compacted}, beyond the current revision ${current}`);
 }

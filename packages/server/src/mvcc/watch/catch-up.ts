@@ -70,6 +70,8 @@ export class CatchUp {
   }
 
   #slice(): void {
+    // Scheduled again once there is history to read.
+    if (!this.#options.source.isReadable) return;
     this.#dropCompacted();
     const riders = this.#board();
     if (riders.size === 0) return;

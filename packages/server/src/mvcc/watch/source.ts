@@ -13,6 +13,10 @@ export interface WatchSource {
   eventsFrom(revision: number, bounds: { readonly maxRevisions: number; readonly maxBytes: number }): readonly RevisionEvents[];
   /** The stored KeyValue of `key` as of `revision`; undefined when there was none or that revision was compacted. Bytes as above. */
   kvAt(key: Uint8Array, revision: number): Uint8Array | undefined;
+  /** False while history is being replaced by that of a snapshot: nothing of it can be read until {@link onReplaced} calls. */
+  readonly isReadable: boolean;
+  /** Calls back when history was replaced by a longer one, with the revision that stood before. Returns the unsubscribe function. */
+  onReplaced(listener: (before: number) => void): () => void;
   /** Calls back with every revision that is written, when it is the present one. Returns the unsubscribe function. */
   onApplied(listener: (changes: RevisionEvents) => void): () => void;
 }

@@ -89,6 +89,11 @@ class ArrayStore implements WatchSource {
     this.#pace = pace;
   }
 
+  readonly isReadable = true;
+  onReplaced(): () => void {
+    return () => {};
+  }
+
   onApplied(listener: (changes: RevisionEvents) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

@@ -41,7 +41,7 @@ export class WatchHub {
   readonly #live = new WatcherIndex();
   readonly #catchUp: CatchUp;
   readonly #streams = new Set<WatchStream>();
-  readonly #unsubscribe: () => void;
+  readonly #unsubscribe: readonly (() => void)[];
   /** Subscriptions with a batch, in the order of its first event. */
   #dirty: Subscription[] = [];
 
@@ -60,7 +60,10 @@ export class WatchHub {
       caughtUp: (watcher) => this.#join(watcher),
       compacted: (watcher) => this.#tellCompacted(watcher),
     });
-    this.#unsubscribe = this.#source.onApplied((changes) => this.#applied(changes));
+    this.#unsubscribe = [
+      this.#source.onApplied((changes) => this.#applied(changes)),
+      this.#source.onReplaced((before) => this.#replaced(before)),
+    ];
   }
 
   /** Opens a stream of watches. @param write see {@link WatchStream}. */
@@ -86,7 +89,7 @@ export class WatchHub {
 
   /** Ends every stream's watches and listens to the store no more. */
   close(): void {
-    this.#unsubscribe();
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
     for (const stream of this.#streams) stream.close();
   }
 
@@ -102,6 +105,20 @@ export class WatchHub {
         if (subscription.push(encoded)) this.#markDirty(subscription);
       });
     }
+  }
+
+  /**
+   * History goes on at a later revision than the one the live watchers have: what lies between was never applied here, so they read it. Not from
+   * an earlier one, or they would see again what they have (etcd issue 15271).
+   */
+  #replaced(before: number): void {
+    this.#flush();
+    for (const watcher of this.#live.all()) {
+      this.#live.delete(watcher);
+      watcher.next = Math.max(watcher.next, before + 1);
+      this.#add(watcher);
+    }
+    this.#catchUp.schedule();
   }
 
   #markDirty(subscription: Subscription): void {

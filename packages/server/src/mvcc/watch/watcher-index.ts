@@ -6,19 +6,24 @@ import { type KeyString, Subscription, type WatchedKeys, type Watcher, type Watc
  * O(log n) for each distinct range that holds the key.
  */
 export class WatcherIndex {
+  readonly #all = new Set<Watcher>();
   readonly #singles = new Map<KeyString, Subscription[]>();
   readonly #ranges = new IntervalTree<Subscription[]>();
-  #size = 0;
 
   get size(): number {
-    return this.#size;
+    return this.#all.size;
+  }
+
+  /** Those in it at the moment of the call. */
+  all(): readonly Watcher[] {
+    return [...this.#all];
   }
 
   add(watcher: Watcher): void {
     const subscription = this.#subscriptionFor(watcher.keys, watcher.form);
     subscription.watchers.add(watcher);
     watcher.subscription = subscription;
-    this.#size++;
+    this.#all.add(watcher);
   }
 
   /** The watcher must be in this index. */
@@ -26,7 +31,7 @@ export class WatcherIndex {
     const subscription = watcher.subscription;
     if (subscription === undefined || !subscription.watchers.delete(watcher)) throw new Error('watcher is not in the index');
     watcher.subscription = undefined;
-    this.#size--;
+    this.#all.delete(watcher);
     if (subscription.watchers.size === 0) this.#forget(subscription);
   }
 

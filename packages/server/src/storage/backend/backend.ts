@@ -19,9 +19,17 @@ export interface Backend {
    * A change with `value` undefined deletes the row. Rows are applied in the order given; the last one of a key wins.
    */
   commit(changes: Changes): Promise<void>;
+  /** What is committed now, for as long as it is open: later commits do not show in it. */
+  view(): BackendView;
   /** Bytes of the file on disk, and how many of them hold live data. Both are above zero. */
   size(): { readonly total: number; readonly inUse: number };
   close(): Promise<void>;
+}
+
+/** One commit's state, read over many turns of the loop. It keeps pages of later commits from being used again, so it is to be closed soon. */
+export interface BackendView extends Pick<Backend, 'get' | 'scan'> {
+  /** Idempotent. Nothing may be read from it afterwards. */
+  close(): void;
 }
 
 export interface ScanOptions {
@@ -38,6 +46,8 @@ export interface Row {
 
 export interface Changes {
   readonly rows: Iterable<Change>;
+  /** All tables but `local` are emptied first, in the same transaction. Default: false. */
+  readonly isReplacement?: boolean;
 }
 
 export interface Change {
@@ -52,11 +62,14 @@ export interface Change {
  * - `head`: key → live KeyValue. Current reads never step over versions.
  * - `past`: key and inverted revision → position in `log`. Only reads at an older revision.
  * - `leases`: lease id → granted TTL. `leaseKeys`: lease id and key → empty.
- * - `meta`: applied index and term, revision, compaction, membership, auth: small rows by name.
+ * - `meta`: applied index and term, compaction, cluster version, auth: small rows by name.
+ * - `members`: member id → member, or what is left of a removed one.
+ * - `local`: what this member remembers for itself (`local-memory.ts`). The only table that differs between members: no part of snapshots and hashes.
  */
-export type Table = 'log' | 'head' | 'past' | 'leases' | 'leaseKeys' | 'meta';
+export type Table = 'log' | 'head' | 'past' | 'leases' | 'leaseKeys' | 'meta' | 'members' | 'local';
 
-export const tables: readonly Table[] = ['log', 'head', 'past', 'leases', 'leaseKeys', 'meta'];
+/** In the order of their numbers in the formats that name them by number: new ones come last. */
+export const tables: readonly Table[] = ['log', 'head', 'past', 'leases', 'leaseKeys', 'meta', 'members', 'local'];
 
 /** Every engine refuses the empty key, as one of them must. */
 export function checkKey(table: Table, key: Uint8Array): void {

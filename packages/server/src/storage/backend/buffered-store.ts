@@ -1,7 +1,8 @@
-import type { Runtime, Timer } from '@conclave/wire';
+import { wireErrors } from '@conclave/protocol';
+import { type Runtime, StatusError, type Timer } from '@conclave/wire';
 import type { Fatal } from '../../replica/ports.ts';
-import { type Backend, type Change, type Row, type ScanOptions, type Table, tables } from './backend.ts';
-import { compareBytes } from './bytes.ts';
+import { type Backend, type Change, type Changes, type Row, type ScanOptions, type Table, tables } from './backend.ts';
+import { mergeLayers } from './merge-layers.ts';
 import { OrderedRows } from './ordered-rows.ts';
 import { StateCorruptionError } from './state-corruption-error.ts';
 import type { Store } from './store.ts';
@@ -52,6 +53,10 @@ export class BufferedStore implements Store {
   #isDirty = false;
   #isFailed = false;
   #isClosed = false;
+  /** `replacing`: a snapshot's rows are taking the place of all others. `replaced`: they have, and nobody has read them yet. */
+  #rows: 'open' | 'replacing' | 'replaced' = 'open';
+  /** Settles when the replacement under way has ended, in whatever way. */
+  #replacement: Promise<unknown> = Promise.resolve();
   /** Somebody waits for durability: the next flush begins as soon as it may. */
   #isUrgent = false;
   #timer: Timer | undefined;
@@ -64,7 +69,7 @@ export class BufferedStore implements Store {
     this.#runtime = options.runtime;
     this.#fatal = options.fatal;
     this.#bounds = { ...defaultBounds, ...options.bounds };
-    this.#durableIndex = decodeIndex(this.#backend.get('meta', durableIndexKey));
+    this.#durableIndex = durableIndexOf(this.#backend);
     this.#appliedIndex = this.#durableIndex;
   }
 
@@ -73,10 +78,15 @@ export class BufferedStore implements Store {
   }
 
   get isFull(): boolean {
-    return this.#isFailed || (this.#flushing !== undefined && this.#filling.bytes >= this.#bounds.generationBytesMax);
+    return this.#isFailed || !this.isReadable || (this.#flushing !== undefined && this.#filling.bytes >= this.#bounds.generationBytesMax);
+  }
+
+  get isReadable(): boolean {
+    return this.#rows === 'open';
   }
 
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
+    this.#checkReadable(table);
     const slot = this.#filling.rows(table).get(key) ?? this.#flushing?.rows(table).get(key);
     if (slot !== undefined) return slot.value;
     try {
@@ -87,11 +97,12 @@ export class BufferedStore implements Store {
   }
 
   scan(table: Table, start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions = {}): Iterable<Row> {
+    this.#checkReadable(table);
     const newer = [this.#filling, this.#flushing].flatMap((generation) => (generation?.rows(table).size ? [generation.rows(table)] : []));
     if (newer.length === 0) return this.#stored(table, start, end, options);
     const layers = newer.map((rows) => (options.reverse ? rows.descending(start, end) : rows.ascending(start, end)));
     // The backend is not given the limit: any number of its rows may be deleted or replaced above it.
-    return merge(
+    return mergeLayers(
       [...layers, this.#stored(table, start, end, { reverse: options.reverse ?? false, keysOnly: options.keysOnly ?? false })],
       options,
     );
@@ -106,6 +117,7 @@ export class BufferedStore implements Store {
   }
 
   applied(index: number): void {
+    if (!this.isReadable) throw new Error(`entry ${index} was applied while the state is replaced`);
     if (index < this.#appliedIndex) throw new Error(`entry ${index} was applied after entry ${this.#appliedIndex}`);
     this.#appliedIndex = index;
     this.#isMidEntry = false;
@@ -128,6 +140,33 @@ export class BufferedStore implements Store {
     });
   }
 
+  /**
+   * Puts other rows in place of all there are (but those of `local`), which from then on are the state at `index`; `write` commits them, the index
+   * among them. What was applied and not committed is dropped. Rejects when the store is closed meanwhile: what is committed then is `write`'s to
+   * make sense of at the next start.
+   */
+  async replace(index: number, write: (commit: (changes: Changes) => Promise<void>) => Promise<void>): Promise<void> {
+    if (this.#rows === 'replacing' || this.#isFailed || this.#isClosed) throw new Error('the state cannot be replaced now');
+    if (index < this.#appliedIndex) throw new Error(`the state at index ${this.#appliedIndex} cannot be replaced by that at ${index}`);
+    if (this.#isMidEntry) throw new Error('the state cannot be replaced in the middle of an entry');
+    this.#rows = 'replacing';
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const done = this.#replace(index, write);
+    this.#replacement = done.catch(() => {
+      // Told to whoever asked for the replacement; here only its end matters.
+    });
+    await done;
+  }
+
+  reopen(reload: () => void): void {
+    if (this.#rows === 'replacing') throw new Error('the state is still being replaced');
+    if (this.#rows === 'open') return;
+    this.#rows = 'open';
+    reload();
+    this.#tellRoom();
+  }
+
   size(): { readonly total: number; readonly inUse: number } {
     return this.#backend.size();
   }
@@ -136,6 +175,7 @@ export class BufferedStore implements Store {
     if (this.#isClosed) return;
     this.#isClosed = true;
     try {
+      await this.#replacement;
       if (!this.#isFailed) await this.flush();
     } finally {
       this.#timer?.cancel();
@@ -151,6 +191,36 @@ export class BufferedStore implements Store {
     }
   }
 
+  async #replace(index: number, write: (commit: (changes: Changes) => Promise<void>) => Promise<void>): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      if (this.#flushing === undefined) resolve();
+      else this.#flushingWaiters.push({ resolve, reject });
+    });
+    this.#filling = this.#filling.localOnly();
+    this.#isDirty = false;
+    try {
+      await write(async (changes) => {
+        if (this.#isClosed) throw new Error('the store was closed while its state was replaced');
+        await this.#backend.commit(changes);
+      });
+    } catch (cause) {
+      if (!this.#isClosed) this.#failed(new Error('the state could not be replaced', { cause }));
+      throw cause;
+    }
+    this.#durableIndex = index;
+    this.#appliedIndex = index;
+    this.#rows = 'replaced';
+    // What they waited for is part of the snapshot.
+    for (const waiter of this.#fillingWaiters.splice(0)) waiter.resolve();
+  }
+
+  /** What the member remembers for itself stays, whatever happens to the state. */
+  #checkReadable(table: Table): void {
+    if (this.isReadable || table === 'local') return;
+    const { code, message } = wireErrors['request-timeout-applied-index'];
+    throw new StatusError(code, message);
+  }
+
   /** A member whose state is damaged answers nothing more. */
   #readFailed(error: unknown): never {
     if (!(error instanceof StateCorruptionError)) throw error;
@@ -159,12 +229,16 @@ export class BufferedStore implements Store {
   }
 
   #write(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
+    // What a member remembers for itself belongs to no entry. It goes along with the next flush.
+    if (table !== 'local') {
+      if (!this.isReadable) throw new Error('a row was written while the state is replaced');
+      this.#isMidEntry = true;
+    }
     this.#filling.bytes += this.#filling.rows(table).set(key, value);
-    this.#isMidEntry = true;
   }
 
   #flushSoon(): void {
-    if (!this.#isDirty || this.#isFailed || this.#flushing !== undefined) return;
+    if (!this.#isDirty || this.#isFailed || this.#flushing !== undefined || !this.isReadable) return;
     if (this.#isUrgent || this.#filling.bytes >= this.#bounds.flushBytes) this.#beginFlush();
     else
       this.#timer ??= this.#runtime.timer(this.#bounds.flushDelayMs, () => {
@@ -191,7 +265,7 @@ export class BufferedStore implements Store {
     this.#isUrgent = false;
     this.#backend.commit({ rows: generation.changes(index) }).then(
       () => this.#committed(index),
-      (cause: unknown) => this.#failed(cause),
+      (cause: unknown) => this.#failed(new Error('the state could not be committed', { cause })),
     );
   }
 
@@ -202,13 +276,16 @@ export class BufferedStore implements Store {
     this.#flushingWaiters = [];
     this.#flushSoon();
     for (const waiter of waiters) waiter.resolve();
+    this.#tellRoom();
+  }
+
+  #tellRoom(): void {
     if (!this.isFull) for (const listener of this.#roomListeners.splice(0)) listener();
   }
 
-  #failed(cause: unknown): void {
+  #failed(error: Error): void {
     this.#isFailed = true;
     this.#timer?.cancel();
-    const error = new Error('the state could not be committed', { cause });
     for (const waiter of [...this.#flushingWaiters, ...this.#fillingWaiters]) waiter.reject(error);
     try {
       this.#fatal(error);
@@ -226,6 +303,12 @@ class Generation {
     return this.#tables.get(table)!;
   }
 
+  localOnly(): Generation {
+    const kept = new Generation();
+    for (const { key, value } of this.rows('local').ascending(emptyKey, undefined)) kept.bytes += kept.rows('local').set(key, value);
+    return kept;
+  }
+
   /** In table and key order, which the backend writes fastest. The index comes last. */
   *changes(index: number): Generator<Change, undefined> {
     for (const [table, rows] of this.#tables) {
@@ -240,49 +323,17 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-interface LayerRow {
-  readonly key: Uint8Array;
-  readonly value: Uint8Array | undefined;
-}
-
-/** Merges layers given newest first. Reads one row ahead in each and no further. */
-function* merge(layers: readonly Iterator<LayerRow>[], options: ScanOptions): Generator<Row, undefined> {
-  const direction = options.reverse ? -1 : 1;
-  let left = options.limit ?? Number.POSITIVE_INFINITY;
-  try {
-    const heads = layers.map((layer) => advance(layer));
-    while (left > 0) {
-      let newest: LayerRow | undefined;
-      for (const head of heads) {
-        if (head !== undefined && (newest === undefined || compareBytes(head.key, newest.key) * direction < 0)) newest = head;
-      }
-      if (newest === undefined) return;
-      const { key, value } = newest;
-      for (let i = 0; i < heads.length; i++) {
-        const head = heads[i];
-        if (head !== undefined && (head === newest || compareBytes(head.key, key) === 0)) heads[i] = advance(layers[i]!);
-      }
-      if (value === undefined) continue;
-      left--;
-      yield { key, value };
-    }
-  } finally {
-    // The backend's iterator holds a read transaction until it is told that nobody continues.
-    for (const layer of layers) layer.return?.();
-  }
-}
-
-function advance(layer: Iterator<LayerRow>): LayerRow | undefined {
-  const next = layer.next();
-  return next.done ? undefined : next.value;
-}
-
 const emptyKey = new Uint8Array(0);
 
-function encodeIndex(index: number): Uint8Array {
+export function encodeIndex(index: number): Uint8Array {
   const bytes = Buffer.alloc(8);
   bytes.writeBigUInt64BE(BigInt(index));
   return bytes;
+}
+
+/** The index of the last entry whose changes the backend holds; 0 for a new one. */
+export function durableIndexOf(backend: Pick<Backend, 'get'>): number {
+  return decodeIndex(backend.get('meta', durableIndexKey));
 }
 
 function decodeIndex(bytes: Uint8Array | undefined): number {

@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import type { Database, RangeOptions } from 'lmdb';
+import type { Database, GetOptions, RangeOptions, Transaction } from 'lmdb';
 import type { Row, ScanOptions } from './backend.ts';
 import { compareBytes, endOfPrefix } from './bytes.ts';
 import { checksumBytes } from './lmdb-writer.ts';
@@ -9,14 +9,22 @@ import { StateCorruptionError } from './state-corruption-error.ts';
 /** Reads one table of the LMDB backend. Whatever cannot have been written throws StateCorruptionError ('state-corrupt'). */
 export class LmdbTable {
   readonly #name: string;
-  readonly #store: Database<Buffer, Uint8Array>;
+  readonly #store: TransactionalReads;
   readonly #digest: Digest;
+  /** Names the transaction to read in; empty for the newest one. */
+  readonly #within: { readonly transaction?: Transaction };
   #openScans = 0;
 
-  constructor(name: string, store: Database<Buffer, Uint8Array>, digest: Digest) {
+  constructor(name: string, store: Database<Buffer, Uint8Array>, digest: Digest, transaction?: Transaction) {
     this.#name = name;
-    this.#store = store;
+    this.#store = store as TransactionalReads;
     this.#digest = digest;
+    this.#within = transaction === undefined ? {} : { transaction };
+  }
+
+  /** The table as one read transaction sees it. */
+  in(transaction: Transaction): LmdbTable {
+    return new LmdbTable(this.#name, this.#store, this.#digest, transaction);
   }
 
   /** Scans that were begun and neither consumed nor returned. Each holds a read transaction, which pins pages. */
@@ -49,7 +57,7 @@ export class LmdbTable {
   }
 
   #getPlain(key: Uint8Array): Uint8Array | undefined {
-    const stored = readingLmdb(() => this.#store.getBinaryFast(key));
+    const stored = readingLmdb(() => this.#store.getBinaryFast(key, this.#within));
     if (stored === undefined) return undefined;
     // The engine uses this buffer again for the next read, and its `length` is not that of the memory behind it.
     const value = Buffer.allocUnsafe(stored.length - checksumBytes);
@@ -86,7 +94,7 @@ export class LmdbTable {
   }
 
   *#stored(range: RangeOptions): Generator<StoredRow, undefined> {
-    const rows = this.#store.getRange(range)[Symbol.iterator]();
+    const rows = this.#store.getRange({ ...range, ...this.#within })[Symbol.iterator]();
     this.#openScans++;
     try {
       for (;;) {
@@ -106,7 +114,7 @@ export class LmdbTable {
 
   /** As {@link #stored} without the values, except where a long key stands in its value. */
   *#storedKeys(range: RangeOptions): Generator<StoredRow, undefined> {
-    const keys = this.#store.getKeys(range)[Symbol.iterator]();
+    const keys = this.#store.getKeys({ ...range, ...this.#within })[Symbol.iterator]();
     this.#openScans++;
     try {
       for (;;) {
@@ -133,6 +141,11 @@ export class LmdbTable {
     throw new StateCorruptionError(`table ${this.#name}: the value of key ${shown} (${key.length} bytes, hex) does not match its checksum`);
   }
 }
+
+/** The engine takes the transaction in every read; its types leave that out of some. */
+type TransactionalReads = Database<Buffer, Uint8Array> & {
+  getBinaryFast(key: Uint8Array, options: GetOptions): Buffer | undefined;
+};
 
 export interface TableStats {
   readonly rows: number;

@@ -21,7 +21,11 @@ export interface WriterData {
   readonly tables: readonly string[];
 }
 
-export type WriterRequest = { readonly kind: 'chunk'; readonly chunk: ArrayBuffer; readonly isLast: boolean } | { readonly kind: 'close' };
+export type WriterRequest =
+  /** Before the chunks of a commit: it empties all tables but `local` first. */
+  | { readonly kind: 'clear' }
+  | { readonly kind: 'chunk'; readonly chunk: ArrayBuffer; readonly isLast: boolean }
+  | { readonly kind: 'close' };
 
 export type WriterReply = { readonly error: undefined } | { readonly error: string };
 
@@ -45,6 +49,7 @@ export function writerProgram(): void {
   const root = lmdb.open(data.path, data.root);
   const stores = data.tables.map((name): Database<Buffer, Buffer> => root.openDB({ name, ...data.table }));
   let chunks: ArrayBuffer[] = [];
+  let isReplacement = false;
 
   const rows = {
     /** The slot that holds the long key of `stored`, or the first free one. */
@@ -99,15 +104,23 @@ export function writerProgram(): void {
       );
       return;
     }
+    if (request.kind === 'clear') {
+      isReplacement = true;
+      return;
+    }
     chunks.push(request.chunk);
     if (!request.isLast) return;
     let reply: WriterReply = { error: undefined };
     try {
-      root.transactionSync(() => chunks.forEach(rows.writeAll));
+      root.transactionSync(() => {
+        if (isReplacement) for (const at of data.tables.keys()) if (data.tables[at] !== 'local') stores[at]!.clearSync();
+        chunks.forEach(rows.writeAll);
+      });
     } catch (error) {
       reply = { error: String(error) };
     }
     chunks = [];
+    isReplacement = false;
     parentPort!.postMessage(reply);
   });
 }

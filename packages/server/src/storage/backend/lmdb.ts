@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Runtime } from '@conclave/wire';
 import { open, type RootDatabase, type RootDatabaseOptions } from 'lmdb';
-import { type Backend, type Changes, type Row, type ScanOptions, type Table, tables } from './backend.ts';
+import { type Backend, type BackendView, type Changes, type Row, type ScanOptions, type Table, tables } from './backend.ts';
 import { ChunkPacker } from './chunk-packer.ts';
 import { checkLmdbHeader } from './lmdb-header.ts';
 import { LmdbTable, readingLmdb } from './lmdb-table.ts';
@@ -34,6 +34,7 @@ export class LmdbBackend implements Backend {
   readonly #options: RootDatabaseOptions;
   readonly #root: RootDatabase<Buffer, Uint8Array>;
   readonly #tables = new Map<Table, LmdbTable>();
+  readonly #views = new Set<BackendView>();
   #writer: Worker | undefined;
   #pending: PendingCommit | undefined;
   /** Resolves when no commit is under way. */
@@ -81,8 +82,31 @@ export class LmdbBackend implements Backend {
     });
     // An idle writer does not keep the process alive, one that somebody waits for does.
     writer.ref();
+    if (changes.isReplacement) writer.postMessage({ kind: 'clear' } satisfies WriterRequest);
     this.#sendChunks(writer, new ChunkPacker(changes.rows, (key) => filedKey(key, this.#digest)));
     await done;
+  }
+
+  view(): BackendView {
+    const transaction = this.#root.useReadTransaction();
+    const within = new Map(Array.from(this.#tables, ([name, table]) => [name, table.in(transaction)]));
+    let isOpen = true;
+    const table = (name: Table): LmdbTable => {
+      if (!isOpen) throw new Error('the view is closed');
+      return within.get(name)!;
+    };
+    const view: BackendView = {
+      get: (name, key) => table(name).get(key),
+      scan: (name, start, end, options = {}) => table(name).scan(start, end, options),
+      close: () => {
+        if (!isOpen) return;
+        isOpen = false;
+        this.#views.delete(view);
+        transaction.done();
+      },
+    };
+    this.#views.add(view);
+    return view;
   }
 
   size(): { readonly total: number; readonly inUse: number } {
@@ -93,6 +117,7 @@ export class LmdbBackend implements Backend {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    for (const view of this.#views) view.close();
     await this.#idle;
     await this.#stopWriter();
     await this.#root.close();

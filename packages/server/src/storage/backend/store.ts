@@ -27,10 +27,18 @@ export interface Store {
    * from, 0 for a new store.
    */
   readonly durableIndex: number;
-  /** True while both generations are at their bound. Apply must wait for `onRoom`. */
+  /** True while both generations are at their bound, and while the rows are replaced. Apply must wait for `onRoom`. */
   readonly isFull: boolean;
   /** Calls back once, when `isFull` next becomes false. */
   onRoom(listener: () => void): void;
+  /**
+   * After all rows were replaced by those of a snapshot: `reload` reads them anew, and they may be read and written again. From the beginning of the
+   * replacement until then reads are refused (`request-timeout-applied-index`, etcd's word for a state that is not there yet), writes are an
+   * error, and `isFull` is true. Without a replacement it does nothing.
+   */
+  reopen(reload: () => void): void;
+  /** False from the beginning of a replacement until {@link reopen}. */
+  readonly isReadable: boolean;
   /** Commits everything applied so far; resolves when it is durable, rejects when a commit failed. */
   flush(): Promise<void>;
   size(): { readonly total: number; readonly inUse: number };
