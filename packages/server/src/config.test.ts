@@ -26,6 +26,7 @@ test('without flags everything is as in etcd', () => {
     advertiseClientUrls: ['http://localhost:2379'],
     listenPeerUrls: ['http://localhost:2380'],
     initialAdvertisePeerUrls: ['http://localhost:2380'],
+    initialCluster: { default: ['http://localhost:2380'] },
     initialClusterToken: 'etcd-cluster',
     initialClusterState: 'new',
     heartbeatMs: 100,
@@ -33,6 +34,16 @@ test('without flags everything is as in etcd', () => {
     maxRequestBytes: 1572864,
     maxTxnOps: 128,
     watchProgressNotifyMs: 600_000,
+    strictReconfigCheck: true,
+    maxLearners: 1,
+    preVote: true,
+    snapshotCount: 10_000,
+    snapshotCatchUpEntries: 5000,
+    quotaBackendBytes: 0,
+    autoCompactionMode: 'periodic',
+    autoCompactionRetention: 0,
+    initialCorruptCheck: false,
+    corruptCheckMs: 0,
     logLevel: 'info',
   });
 });
@@ -102,7 +113,15 @@ describe('refused as etcd refuses it:', () => {
   const cases: readonly [readonly string[], number, string][] = [
     [['--nope'], 2, 'flag provided but not defined: -nope'],
     [['--nope=1'], 2, 'flag provided but not defined: -nope'],
-    [['--quota-backend-bytes', '1'], 2, 'flag provided but not defined: -quota-backend-bytes'],
+    [['--quota-backend-bytes', 'foo'], 2, 'invalid value "foo" for flag -quota-backend-bytes: parse error'],
+    [['--snapshot-count', '-1'], 2, 'invalid value "-1" for flag -snapshot-count: parse error'],
+    [['--max-wals', 'foo'], 2, 'invalid value "foo" for flag -max-wals: parse error'],
+    [['--strict-reconfig-check=foo'], 2, 'invalid boolean value "foo" for -strict-reconfig-check: parse error'],
+    [['--pre-vote', 'false'], 1, "'false' is not a valid flag"],
+    [['--experimental-corrupt-check-time', 'foo'], 2, 'invalid value "foo" for flag -experimental-corrupt-check-time: parse error'],
+    [['--auto-compaction-mode', 'foo'], 1, 'unknown auto-compaction-mode "foo"'],
+    [['--auto-compaction-retention', 'foo'], 1, 'error parsing CompactionRetention: time: invalid duration "foo"'],
+    [['--auto-compaction-retention=-1'], 1, 'error parsing CompactionRetention: time: missing unit in duration "-1"'],
     [['nope'], 1, "'nope' is not a valid flag"],
     [['--name'], 2, 'flag needs an argument: -name'],
     [['--heartbeat-interval', 'abc'], 2, 'invalid value "abc" for flag -heartbeat-interval: parse error'],
@@ -143,28 +162,55 @@ describe('refused as etcd refuses it:', () => {
     ],
     [['--listen-client-urls', 'http://:1', '--advertise-client-urls', 'http://foo.bar:1'], 1, 'expected IP in URL for binding (http://:1)'],
     [['--initial-cluster-state', 'wrong'], 2, 'invalid value "wrong" for flag -initial-cluster-state: invalid value'],
-    [['--initial-cluster', 'a=http://127.0.0.1:1'], 1, 'couldn\'t find local name "default" in the initial cluster configuration'],
-    [['--name='], 1, 'couldn\'t find local name "" in the initial cluster configuration'],
-    [['--initial-cluster', 'default=foo'], 1, 'error setting up initial cluster: URL scheme must be http, https, unix, or unixs: foo'],
   ];
   test.each(cases)('%j', (argv, exitCode, message) => {
     expect(refusal(argv)).toEqual([exitCode, message]);
   });
 });
 
-test('the peer URLs and the cluster must agree; a member with a name of its own need not say them twice', () => {
-  expect(refusal(['--initial-advertise-peer-urls', 'http://127.0.0.1:1'])[1]).toMatch(
-    /^--initial-cluster has default=http:\/\/localhost:2380 but missing from --initial-advertise-peer-urls=http:\/\/127\.0\.0\.1:1/,
-  );
-  const own = ['--name', 'm1', '--initial-advertise-peer-urls', 'http://127.0.0.1:1'];
-  expect(configOf(own).initialAdvertisePeerUrls).toEqual(['http://127.0.0.1:1']);
-  expect(configOf([...own, '--initial-cluster', 'm1=http://127.0.0.1:1']).name).toBe('m1');
+test('the initial cluster is what was said; a member with a name of its own need not say its URLs twice', () => {
+  const clusterOf = (...argv: string[]) => configOf(argv).initialCluster;
+  const cluster = 'a=http://127.0.0.1:1,b=http://127.0.0.1:2,a=http://127.0.0.1:3,c';
+  expect(clusterOf('--initial-cluster', cluster)).toEqual({
+    a: ['http://127.0.0.1:1', 'http://127.0.0.1:3'],
+    b: ['http://127.0.0.1:2'],
+    c: [''],
+  });
+  expect(clusterOf('--name', 'm1', '--initial-advertise-peer-urls', 'http://127.0.0.1:1')).toEqual({ m1: ['http://127.0.0.1:1'] });
+  expect(clusterOf('--name=')).toEqual({});
+  // As in etcd: the default cluster has the default URL, and founding it fails if the member has another.
+  expect(clusterOf('--initial-advertise-peer-urls', 'http://127.0.0.1:1')).toEqual({ default: ['http://localhost:2380'] });
+});
+
+test('a boolean flag may stand alone, or have its value behind an equals sign', () => {
+  expect(configOf(['--experimental-initial-corrupt-check']).initialCorruptCheck).toBe(true);
+  expect(configOf(['--strict-reconfig-check=false', '--pre-vote=F'])).toMatchObject({ strictReconfigCheck: false, preVote: false });
+  expect(configOf([], { ETCD_PRE_VOTE: '0' }).preVote).toBe(false);
+  expect(refusal([], { ETCD_PRE_VOTE: 'no' })).toEqual([1, 'invalid value "no" for ETCD_PRE_VOTE: parse error']);
+});
+
+test('what bounds a cluster has its present and its experimental names', () => {
+  for (const prefix of ['--', '--experimental-']) {
+    expect(configOf([`${prefix}max-learners`, '3', `${prefix}snapshot-catchup-entries=7`])).toMatchObject({
+      maxLearners: 3,
+      snapshotCatchUpEntries: 7,
+    });
+    expect(configOf([`${prefix}corrupt-check-time`, '4m']).corruptCheckMs).toBe(240_000);
+  }
+  expect(configOf(['--quota-backend-bytes', '-1', '--snapshot-count', '100'])).toMatchObject({ quotaBackendBytes: -1, snapshotCount: 100 });
+  expect(configOf(['--max-wals', '1', '--max-snapshots', '0']).name).toBe('default');
+});
+
+test('a retention is a duration, hours, or revisions', () => {
+  const retention = (mode: string, text: string): number =>
+    configOf(['--auto-compaction-mode', mode, '--auto-compaction-retention', text]).autoCompactionRetention;
+  expect(retention('periodic', '2')).toBe(7_200_000);
+  expect(retention('periodic', '5m')).toBe(300_000);
+  expect(retention('revision', '1000')).toBe(1000);
+  expect(retention('revision', '1ms')).toBe(1_000_000);
 });
 
 test('what this version cannot do is refused and said', () => {
-  expect(refusal(['--name', 'a', '--initial-cluster', 'a=http://localhost:2380,b=http://127.0.0.1:2'])[1]).toMatch(
-    /more than one member is not supported/,
-  );
   expect(refusal(['--listen-client-urls', 'https://127.0.0.1:1'])[1]).toMatch(/TLS is not supported/);
 });
 

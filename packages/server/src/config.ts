@@ -1,7 +1,9 @@
-import { checkUrl, parseListenUrl } from './api/listener-url.ts';
-import { type Flag, type GivenFlags, parseCount, parseDuration, readFlags, UsageError } from './flag.ts';
+import { parseListenUrl } from './api/listener-url.ts';
+import { type Flag, type GivenFlags, parseBoolean, parseCount, parseDuration, parseInteger, readFlags, UsageError } from './flag.ts';
 import { type LogLevel, logLevels } from './json-log.ts';
 import { defaultSettings, type MemberSettings, settingsProblem } from './limits.ts';
+import type { InitialCluster } from './membership/initial-cluster.ts';
+import { checkUrl } from './membership/member-url.ts';
 
 /** What a started executable is to do. */
 export interface Config extends MemberSettings {
@@ -11,8 +13,10 @@ export interface Config extends MemberSettings {
   readonly advertiseClientUrls: readonly string[];
   readonly listenPeerUrls: readonly string[];
   readonly initialAdvertisePeerUrls: readonly string[];
+  /** Who founds the cluster, or who is in it when the member joins. Of no account once the member has been in a cluster. */
+  readonly initialCluster: InitialCluster;
   readonly initialClusterToken: string;
-  /** `existing`: the member has been in a cluster before. It founds none. */
+  /** `existing`: a member that has never been in a cluster joins one, to which it was added, and founds none. */
   readonly initialClusterState: 'new' | 'existing';
   readonly logLevel: LogLevel;
 }
@@ -43,7 +47,7 @@ const flags: readonly Flag[] = [
     name: 'listen-peer-urls',
     fallback: 'http://localhost:2380',
     check: checkUrls,
-    help: 'Checked; unused while a cluster has one member.',
+    help: 'Where to serve the other members.',
   },
   {
     name: 'initial-advertise-peer-urls',
@@ -51,9 +55,80 @@ const flags: readonly Flag[] = [
     check: checkUrls,
     help: "This member's peer URLs. They make up its id.",
   },
-  { name: 'initial-cluster', help: "The members that found the cluster, 'name=url,...'. This one alone in this version." },
+  { name: 'initial-cluster', help: "The members that found the cluster, or are in it, 'name=url,...'." },
   { name: 'initial-cluster-token', fallback: 'etcd-cluster', help: 'Told apart from other clusters by it.' },
-  { name: 'initial-cluster-state', fallback: 'new', check: oneOf('new', 'existing'), help: "'new' or 'existing'." },
+  {
+    name: 'initial-cluster-state',
+    fallback: 'new',
+    check: oneOf('new', 'existing'),
+    help: "'new' founds a cluster, 'existing' joins one that this member was added to.",
+  },
+  {
+    name: 'strict-reconfig-check',
+    fallback: `${defaultSettings.strictReconfigCheck}`,
+    isBoolean: true,
+    check: parseBoolean,
+    help: 'Refuse changes of the members that the cluster might not survive.',
+  },
+  {
+    name: 'max-learners',
+    alias: 'experimental-max-learners',
+    fallback: `${defaultSettings.maxLearners}`,
+    check: parseCount,
+    help: 'Most learners there may be.',
+  },
+  {
+    name: 'pre-vote',
+    fallback: `${defaultSettings.preVote}`,
+    isBoolean: true,
+    check: parseBoolean,
+    help: 'Ask whether an election could be won before calling one.',
+  },
+  {
+    name: 'snapshot-count',
+    fallback: `${defaultSettings.snapshotCount}`,
+    check: parseCount,
+    help: 'Entries applied between two cuts of the log.',
+  },
+  {
+    name: 'snapshot-catchup-entries',
+    alias: 'experimental-snapshot-catchup-entries',
+    fallback: `${defaultSettings.snapshotCatchUpEntries}`,
+    check: parseCount,
+    help: 'Applied entries kept for members that lag.',
+  },
+  { name: 'max-snapshots', fallback: '5', check: parseCount, help: 'Without effect: snapshots are made when a member needs one.' },
+  { name: 'max-wals', fallback: '5', check: parseCount, help: 'Without effect: a log file goes as soon as nobody needs it.' },
+  {
+    name: 'quota-backend-bytes',
+    fallback: `${defaultSettings.quotaBackendBytes}`,
+    check: parseInteger,
+    help: 'Bytes the database may grow to. 0: 2 GiB; below 0: any number.',
+  },
+  {
+    name: 'auto-compaction-mode',
+    fallback: defaultSettings.autoCompactionMode,
+    help: "'periodic' keeps a time of history, 'revision' a number of revisions.",
+  },
+  {
+    name: 'auto-compaction-retention',
+    fallback: `${defaultSettings.autoCompactionRetention}`,
+    help: 'History to keep: a duration or hours, or a number of revisions. 0: all.',
+  },
+  {
+    name: 'experimental-initial-corrupt-check',
+    fallback: `${defaultSettings.initialCorruptCheck}`,
+    isBoolean: true,
+    check: parseBoolean,
+    help: 'Compare with the other members before serving anybody.',
+  },
+  {
+    name: 'corrupt-check-time',
+    alias: 'experimental-corrupt-check-time',
+    fallback: '0s',
+    check: parseDuration,
+    help: "How often the members' states are compared. 0: never.",
+  },
   { name: 'heartbeat-interval', fallback: `${defaultSettings.heartbeatMs}`, check: parseCount, help: 'Milliseconds.' },
   {
     name: 'election-timeout',
@@ -110,7 +185,7 @@ function configOf({ values }: GivenFlags): Config {
   }
   for (const url of [...listenClientUrls, ...listOf(stated('listen-peer-urls'))]) checkBinding(url);
   const initialAdvertisePeerUrls = listOf(stated('initial-advertise-peer-urls'));
-  checkCluster(name, initialAdvertisePeerUrls, initialClusterOf(values, name, initialAdvertisePeerUrls));
+  const autoCompactionMode = stated('auto-compaction-mode') as MemberSettings['autoCompactionMode'];
   return {
     name,
     dataDir: stated('data-dir') || `${name}.etcd`,
@@ -118,6 +193,7 @@ function configOf({ values }: GivenFlags): Config {
     advertiseClientUrls: listOf(stated('advertise-client-urls')),
     listenPeerUrls: listOf(stated('listen-peer-urls')),
     initialAdvertisePeerUrls,
+    initialCluster: initialClusterFrom(statedCluster(values, name, initialAdvertisePeerUrls)),
     initialClusterToken: stated('initial-cluster-token'),
     initialClusterState: stated('initial-cluster-state') === 'existing' ? 'existing' : 'new',
     heartbeatMs: parseCount(stated('heartbeat-interval')),
@@ -125,6 +201,16 @@ function configOf({ values }: GivenFlags): Config {
     maxRequestBytes: parseCount(stated('max-request-bytes')),
     maxTxnOps: parseCount(stated('max-txn-ops')),
     watchProgressNotifyMs: parseDuration(stated('watch-progress-notify-interval')),
+    strictReconfigCheck: parseBoolean(stated('strict-reconfig-check')),
+    maxLearners: parseCount(stated('max-learners')),
+    preVote: parseBoolean(stated('pre-vote')),
+    snapshotCount: parseCount(stated('snapshot-count')),
+    snapshotCatchUpEntries: parseCount(stated('snapshot-catchup-entries')),
+    quotaBackendBytes: parseInteger(stated('quota-backend-bytes')),
+    autoCompactionMode,
+    autoCompactionRetention: parseRetention(autoCompactionMode, stated('auto-compaction-retention')),
+    initialCorruptCheck: parseBoolean(stated('experimental-initial-corrupt-check')),
+    corruptCheckMs: parseDuration(stated('corrupt-check-time')),
     logLevel: logLevels.find((level) => level === stated('log-level')) ?? 'info',
   };
 }
@@ -137,37 +223,38 @@ function checkBinding(url: string): void {
   }
 }
 
+/** Milliseconds, or revisions. A bare number of a time is hours; a duration of revisions is as many as it has nanoseconds, as etcd has it. */
+function parseRetention(mode: MemberSettings['autoCompactionMode'], text: string): number {
+  const isRevisions = mode === 'revision';
+  if (/^\d+$/.test(text)) return Number(text) * (isRevisions ? 1 : hourMs);
+  try {
+    return parseDuration(text) * (isRevisions ? nanosecondsPerMs : 1);
+  } catch {
+    const problem = /^[-+]?\d*\.?\d*$/.test(text) ? `missing unit in duration "${text}"` : `invalid duration "${text}"`;
+    throw new UsageError(1, `error parsing CompactionRetention: time: ${problem}`);
+  }
+}
+
+const hourMs = 3_600_000;
+const nanosecondsPerMs = 1_000_000;
+
 /** As etcd: who gives a name of its own need not name the cluster's only member again. */
-function initialClusterOf(values: ReadonlyMap<string, string>, name: string, peerUrls: readonly string[]): string {
+function statedCluster(values: ReadonlyMap<string, string>, name: string, peerUrls: readonly string[]): string {
   const given = values.get('initial-cluster');
   if (given !== undefined && given !== '') return given;
   if (name === 'default') return 'default=http://localhost:2380';
   return name === '' ? '' : peerUrls.map((url) => `${name}=${url}`).join(',');
 }
 
-function checkCluster(name: string, peerUrls: readonly string[], cluster: string): void {
+/** `name=url,...`; a name with several URLs stands several times. Whether a cluster can be made of it is asked only of a member without data. */
+function initialClusterFrom(text: string): InitialCluster {
   const urlsByName = new Map<string, string[]>();
-  for (const entry of listOf(cluster)) {
+  for (const entry of listOf(text)) {
     const equals = entry.indexOf('=');
-    const [member, url] = [entry.slice(0, Math.max(0, equals)), entry.slice(equals + 1)];
+    const [member, url] = equals < 0 ? [entry, ''] : [entry.slice(0, equals), entry.slice(equals + 1)];
     urlsByName.set(member, [...(urlsByName.get(member) ?? []), url]);
   }
-  const own = urlsByName.get(name);
-  if (own === undefined) throw new UsageError(1, `couldn't find local name "${name}" in the initial cluster configuration`);
-  for (const url of [...urlsByName.values()].flat()) checkClusterUrl(url);
-  if ([...own].sort().join() !== [...peerUrls].sort().join()) {
-    const clause = own.map((url) => `${name}=${url}`).join();
-    throw new UsageError(1, `--initial-cluster has ${clause} but missing from --initial-advertise-peer-urls=${peerUrls.join()}`);
-  }
-  if (urlsByName.size > 1) throw new UsageError(1, 'a cluster of more than one member is not supported by this version (see ROADMAP.md)');
-}
-
-function checkClusterUrl(url: string): void {
-  try {
-    checkUrl(url);
-  } catch (error) {
-    throw new UsageError(1, `error setting up initial cluster: ${error instanceof Error ? error.message : String(error)}`);
-  }
+  return Object.fromEntries(urlsByName);
 }
 
 function listOf(value: string): string[] {

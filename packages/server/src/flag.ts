@@ -17,6 +17,8 @@ export interface Flag {
   readonly alias?: string;
   /** As it would be written; undefined when nothing stands for it. */
   readonly fallback?: string;
+  /** True or false, and true when the flag stands alone: its value can only be behind an equals sign. */
+  readonly isBoolean?: boolean;
   /** Throws with the reason when the value cannot be. */
   readonly check?: (value: string) => void;
   /** One line. */
@@ -74,6 +76,10 @@ function readArguments(
     }
     const flag = known.get(name);
     if (flag === undefined) throw new UsageError(2, `flag provided but not defined: -${name}`);
+    if (flag.isBoolean) {
+      values.set(flag.name, checkedBoolean(name, equals === undefined ? 'true' : attached));
+      continue;
+    }
     const value = equals === undefined ? rest.shift() : attached;
     if (value === undefined) throw new UsageError(2, `flag needs an argument: -${name}`);
     values.set(flag.name, checked(flag, value, 2, `flag -${name}`));
@@ -91,6 +97,27 @@ function checked(flag: Flag, value: string, exitCode: 1 | 2, where: string): str
       `invalid value ${JSON.stringify(value)} for ${where}: ${error instanceof Error ? error.message : String(error)}`,
     );
   }
+}
+
+function checkedBoolean(name: string, value: string): string {
+  if (booleans.has(value)) return value;
+  throw new UsageError(2, `invalid boolean value ${JSON.stringify(value)} for -${name}: parse error`);
+}
+
+/** As Go reads them. */
+const booleans: ReadonlyMap<string, boolean> = new Map(
+  ['1', 't', 'T', 'TRUE', 'true', 'True', '0', 'f', 'F', 'FALSE', 'false', 'False'].map((text, at) => [text, at < 6]),
+);
+
+export function parseBoolean(text: string): boolean {
+  const value = booleans.get(text);
+  if (value === undefined) throw new Error('parse error');
+  return value;
+}
+
+/** A whole number in decimal, with or without a sign. */
+export function parseInteger(text: string): number {
+  return text.startsWith('-') ? -parseCount(text.slice(1)) : parseCount(text.replace(/^\+/, ''));
 }
 
 /** A whole number of at least 0, in decimal. */

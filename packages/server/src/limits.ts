@@ -12,6 +12,26 @@ export interface MemberSettings {
   readonly maxTxnOps: number;
   /** Milliseconds after which a watch that asked for it, and had no events, is told the revision. At least 100. */
   readonly watchProgressNotifyMs: number;
+  /** Refuse a change of the members that the cluster might not survive: with members that have not started, or cannot be reached. */
+  readonly strictReconfigCheck: boolean;
+  /** Most learners there may be. */
+  readonly maxLearners: number;
+  /** Ask whether an election could be won before calling one. */
+  readonly preVote: boolean;
+  /** Entries applied between two moments at which the log is cut. */
+  readonly snapshotCount: number;
+  /** Applied entries that are kept for members that lag; one that lags more is brought a snapshot. */
+  readonly snapshotCatchUpEntries: number;
+  /** Bytes the database may grow to before the NOSPACE alarm. 0: 2 GiB. Below 0: not bounded. */
+  readonly quotaBackendBytes: number;
+  /** What {@link autoCompactionRetention} counts. */
+  readonly autoCompactionMode: 'periodic' | 'revision';
+  /** The history the leader keeps: milliseconds of it, or revisions. 0: all. */
+  readonly autoCompactionRetention: number;
+  /** Compare with the other members before serving anybody. */
+  readonly initialCorruptCheck: boolean;
+  /** Milliseconds between comparisons of the members' states; 0: none. */
+  readonly corruptCheckMs: number;
 }
 
 export const defaultSettings: MemberSettings = {
@@ -20,7 +40,30 @@ export const defaultSettings: MemberSettings = {
   maxRequestBytes: 1.5 * 1024 * 1024,
   maxTxnOps: 128,
   watchProgressNotifyMs: 10 * 60 * 1000,
+  strictReconfigCheck: true,
+  maxLearners: 1,
+  preVote: true,
+  snapshotCount: 10_000,
+  snapshotCatchUpEntries: 5000,
+  quotaBackendBytes: 0,
+  autoCompactionMode: 'periodic',
+  autoCompactionRetention: 0,
+  initialCorruptCheck: false,
+  corruptCheckMs: 0,
 };
+
+/** What was said, and the defaults for the rest. */
+export function settingsOf(given: Partial<MemberSettings>): MemberSettings {
+  const entries = Object.entries(defaultSettings).map(([name, value]) => [name, given[name as keyof MemberSettings] ?? value]);
+  return Object.fromEntries(entries) as MemberSettings;
+}
+
+const defaultQuotaBytes = 2 * 1024 * 1024 * 1024;
+
+/** The bound that {@link MemberSettings.quotaBackendBytes} sets; 0: none. */
+export function quotaBytesOf({ quotaBackendBytes }: Pick<MemberSettings, 'quotaBackendBytes'>): number {
+  return quotaBackendBytes === 0 ? defaultQuotaBytes : Math.max(0, quotaBackendBytes);
+}
 
 /** A request is one record of the log, which has a bound, together with who sent it. */
 const requestBytesMax = maxBodyBytes - 1024 * 1024;
@@ -32,7 +75,10 @@ export const grpcOverheadBytes: number = 512 * 1024;
 export const drainMs = 5_000;
 
 /** Why these settings cannot be, in etcd's words; undefined when they can. */
-export function settingsProblem({ heartbeatMs, electionMs, maxRequestBytes }: MemberSettings): string | undefined {
+export function settingsProblem(settings: MemberSettings): string | undefined {
+  const { heartbeatMs, electionMs, maxRequestBytes, autoCompactionMode } = settings;
+  // From a configuration it may be anything.
+  if (!['periodic', 'revision'].includes(autoCompactionMode)) return `unknown auto-compaction-mode "${autoCompactionMode}"`;
   if (heartbeatMs <= 0) return `--heartbeat-interval must be >0 (set to ${heartbeatMs}ms)`;
   if (electionMs <= 0) return `--election-timeout must be >0 (set to ${electionMs}ms)`;
   if (5 * heartbeatMs > electionMs) {

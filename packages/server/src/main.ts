@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { existsSync } from 'node:fs';
 import { etcdApiVersion } from '@conclave/protocol';
 import { type Runtime, systemRuntime } from '@conclave/wire';
 import { type Config, parseConfig, usage } from './config.ts';
@@ -46,7 +45,6 @@ async function serve(config: Config, runtime: Runtime): Promise<void> {
   process.on('uncaughtException', (error) => die(error, 'uncaught exception'));
   process.on('unhandledRejection', (error) => die(error, 'unhandled rejection'));
   try {
-    refuseToJoin(config);
     const server = await startServer({ ...optionsOf(config), runtime });
     server.failed.catch((error: unknown) => die(error, 'the member has failed'));
     stopOnSignals(server, runtime, die);
@@ -55,17 +53,13 @@ async function serve(config: Config, runtime: Runtime): Promise<void> {
   }
 }
 
-function refuseToJoin({ initialClusterState, dataDir }: Config): void {
-  if (initialClusterState === 'new' || existsSync(dataDir)) return;
-  throw new Error(`${dataDir} does not exist, and joining an existing cluster is not supported by this version`);
-}
-
 function optionsOf(config: Config): Parameters<typeof startServer>[0] {
-  const { listenClientUrls, advertiseClientUrls, initialAdvertisePeerUrls, initialClusterToken, ...rest } = config;
+  const { listenClientUrls, advertiseClientUrls, listenPeerUrls, initialAdvertisePeerUrls, initialClusterToken, ...rest } = config;
   return {
     ...rest,
     listen: listenClientUrls,
     advertise: advertiseClientUrls,
+    listenPeers: listenPeerUrls,
     peerUrls: initialAdvertisePeerUrls,
     clusterToken: initialClusterToken,
   };

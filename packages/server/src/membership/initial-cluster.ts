@@ -1,4 +1,5 @@
 import type { ClusterMember } from './member-table.ts';
+import { checkUrl } from './member-url.ts';
 
 /** A member's name → its peer URLs: what `--initial-cluster` says. */
 export type InitialCluster = Readonly<Record<string, readonly string[]>>;
@@ -67,14 +68,26 @@ export function joinCluster(
 }
 
 function checkLocal(name: string, initialCluster: InitialCluster): readonly string[] {
-  const own = initialCluster[name];
-  if (own === undefined) throw new InitialClusterError(`couldn't find local name "${name}" in the initial cluster configuration`);
   const urls = Object.values(initialCluster).flat();
-  if (new Set(urls).size !== urls.length) {
-    const listed = Object.entries(initialCluster).flatMap(([member, memberUrls]) => memberUrls.map((url) => `${member}=${url}`));
-    throw new InitialClusterError(`initial cluster ${listed.sort().join()} has duplicate url`);
-  }
+  for (const url of urls) checkInitialUrl(url);
+  const own = Object.hasOwn(initialCluster, name) ? initialCluster[name] : undefined;
+  if (own === undefined) throw new InitialClusterError(`couldn't find local name "${name}" in the initial cluster configuration`);
+  if (new Set(urls).size !== urls.length) throw new InitialClusterError(`initial cluster ${shown(initialCluster)} has duplicate url`);
   return own;
+}
+
+function checkInitialUrl(url: string): void {
+  try {
+    checkUrl(url);
+  } catch (error) {
+    throw new InitialClusterError(`error setting up initial cluster: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** As `--initial-cluster` would say it, in a fixed order. */
+function shown(initialCluster: InitialCluster): string {
+  const listed = Object.entries(initialCluster).flatMap(([name, urls]) => urls.map((url) => `${name}=${url}`));
+  return listed.sort().join();
 }
 
 function sameUrls(some: readonly string[], others: readonly string[]): boolean {
