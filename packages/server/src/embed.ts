@@ -1,24 +1,19 @@
-import type { Member } from '@conclave/protocol';
-import { type Loopback, type LoopbackServer, loopback, type Routes, type Runtime, systemRuntime, type Transport } from '@conclave/wire';
-import { type GrpcServer, grpcServer } from '@conclave/wire/grpc-server';
-import { headerAt } from './api/header.ts';
-import { HttpDoor } from './api/http.ts';
-import { LeaderGuard } from './api/leader-guard.ts';
-import { Listener } from './api/listener.ts';
-import { checkUrl, parseListenUrl, withBoundPort } from './api/listener-url.ts';
-import type { ServedMember } from './api/member.ts';
-import { createRoutes } from './api/routes.ts';
-import { type Applied, Applier } from './apply/apply.ts';
-import { Compactor } from './compactor.ts';
-import { LeaseTable } from './lease/lease-table.ts';
-import { defaultSettings, drainMs, grpcOverheadBytes, type MemberSettings, settingsProblem } from './limits.ts';
+import { MemberPublication } from '@conclave/protocol';
+import { type Loopback, loopback, type Runtime, systemRuntime, type Transport } from '@conclave/wire';
+import type { Listener } from './api/listener.ts';
+import { parseListenUrl, withBoundPort } from './api/listener-url.ts';
+import { entryVersion } from './apply/entry.ts';
+import { foundCluster } from './apply/founding.ts';
+import { type Doors, openDoors } from './doors.ts';
+import { drainMs, type MemberSettings, settingsOf, settingsProblem } from './limits.ts';
 import { type MemberStorage, openMemberStorage, type StoragePorts } from './member-storage.ts';
-import { clusterIdOf, memberIdOf } from './membership/ids.ts';
-import { MemberTable } from './membership/member-table.ts';
-import { Mvcc } from './mvcc/mvcc.ts';
-import { WatchHub } from './mvcc/watch/watch-hub.ts';
-import type { Fatal } from './replica/ports.ts';
-import { Replica } from './replica/replica.ts';
+import { type InitialConfig, joinCluster } from './membership/initial-cluster.ts';
+import { checkUrl } from './membership/member-url.ts';
+import type { Fatal, RecoveredLog } from './replica/ports.ts';
+import { type RunningMember, runMember } from './running-member.ts';
+import type { PeerNetwork } from './transport/network.ts';
+import { tcpPeerNetwork } from './transport/tcp.ts';
+import { conclaveVersion } from './version.ts';
 
 export interface ServerOptions extends Partial<MemberSettings> {
   /** The folder that holds everything; made when it is not there. Default: none, the server lives in memory and is gone when it is closed. */
@@ -34,12 +29,23 @@ export interface ServerOptions extends Partial<MemberSettings> {
   readonly name?: string;
   /** The member's peer URLs. They make up its id, once, when the data dir is made. Default: `http://localhost:2380`. */
   readonly peerUrls?: readonly string[];
+  /** Where the other members reach this one: `http://10.0.0.7:2380`. Default: nowhere; then it stays alone. */
+  readonly listenPeers?: string | readonly string[];
+  /**
+   * The founding members, this one included: name → peer URLs. The same at each of them. Looked at once, when the data dir is made; later the
+   * cluster itself knows who belongs to it. Default: this member alone.
+   */
+  readonly initialCluster?: Readonly<Record<string, readonly string[]>>;
+  /** `existing`: this member was added to a cluster that runs, and `initialCluster` says who is in it by now. Default: `new`. */
+  readonly initialClusterState?: 'new' | 'existing';
   /** Goes into the ids too. Default: `etcd-cluster`. */
   readonly clusterToken?: string;
   /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
   readonly runtime?: Runtime;
   /** The network that the in-process door is on; the server is served there under its name. Default: one of its own. */
   readonly network?: Loopback;
+  /** The network between members. Default: sockets on `listenPeers`. */
+  readonly peerNetwork?: PeerNetwork;
   readonly storage?: StoragePorts;
 }
 
@@ -48,6 +54,8 @@ export interface ConclaveServer extends AsyncDisposable {
   readonly name: string;
   readonly memberId: bigint;
   readonly clusterId: bigint;
+  /** Whether it leads the cluster, as far as it knows. */
+  readonly isLeader: boolean;
   /** Addresses of its sockets, as clients dial them, with the ports really bound. Empty without `listen`. */
   readonly endpoints: readonly string[];
   /** What the member list tells clients. */
@@ -56,7 +64,8 @@ export interface ConclaveServer extends AsyncDisposable {
   readonly transport: Transport;
   /**
    * Rejects when the server can keep its promises no more: a write to the disk failed, or what is stored is damaged. By then its doors are closed and
-   * nothing more is acknowledged; the data dir cannot be opened again in this process. Stays pending otherwise, after `close` too.
+   * nothing more is acknowledged; the data dir cannot be opened again in this process. Rejects with {@link MemberRemovedError} when the cluster
+   * removed this member. Stays pending otherwise, after `close` too.
    */
   readonly failed: Promise<never>;
   /** Takes nothing new, gives what it has taken in up to 5 s, makes everything durable and lets the data dir go. Idempotent. */
@@ -76,7 +85,7 @@ export interface ConclaveServer extends AsyncDisposable {
  * await using client = await connect({ endpoints: server.name, transport: server.transport });
  */
 export async function startServer(options: ServerOptions = {}): Promise<ConclaveServer> {
-  const settings = settingsOf(options);
+  const settings = checkedSettings(options);
   const server = new EmbeddedServer(options, settings);
   try {
     await server.start();
@@ -87,23 +96,25 @@ export async function startServer(options: ServerOptions = {}): Promise<Conclave
   }
 }
 
-function settingsOf(options: ServerOptions): MemberSettings {
-  const {
-    heartbeatMs = defaultSettings.heartbeatMs,
-    electionMs = defaultSettings.electionMs,
-    maxRequestBytes = defaultSettings.maxRequestBytes,
-    maxTxnOps = defaultSettings.maxTxnOps,
-    watchProgressNotifyMs = defaultSettings.watchProgressNotifyMs,
-  } = options;
-  const settings = { heartbeatMs, electionMs, maxRequestBytes, maxTxnOps, watchProgressNotifyMs };
+function checkedSettings(options: ServerOptions): MemberSettings {
+  const settings = settingsOf(options);
   const problem = settingsProblem(settings);
   if (problem !== undefined) throw new TypeError(problem);
   return settings;
 }
 
+/** The cluster removed this member for good: its data dir is worth nothing any more. */
+export class MemberRemovedError extends Error {
+  readonly code = 'member-removed';
+
+  constructor(memberId: bigint) {
+    super(`member ${memberId.toString(16)} has been permanently removed from the cluster`);
+    this.name = 'MemberRemovedError';
+  }
+}
+
 const defaultPeerUrl = 'http://localhost:2380';
 const defaultToken = 'etcd-cluster';
-const stopReason = 'etcdserver: server stopped';
 
 class EmbeddedServer implements ConclaveServer {
   readonly name: string;
@@ -161,24 +172,88 @@ class EmbeddedServer implements ConclaveServer {
     return this.#storage.identity;
   }
 
+  get isLeader(): boolean {
+    return this.#member?.replica.isLeader ?? false;
+  }
+
   async start(): Promise<void> {
-    const { dataDir, storage: ports = {} } = this.#options;
-    const urls = listenUrls(this.#options.listen).map(parseListenUrl);
+    const { dataDir, storage: ports = {}, listenPeers } = this.#options;
+    const urls = urlsOf(this.#options.listen).map(parseListenUrl);
     for (const url of this.#options.advertise ?? []) checkUrl(url);
-    this.#storage = await openMemberStorage({ runtime: this.#runtime, fatal: this.#fatal, dataDir, founder: this.#founder(), ports });
-    const member = runMember(this.#storage, {
-      runtime: this.#runtime,
-      settings: this.#settings,
-      fatal: this.#fatal,
-      members: () => [this.#memberEntry()],
-    });
+    const runtime = this.#runtime;
+    const fatal = this.#fatal;
+    const peerNetwork =
+      this.#options.peerNetwork ?? (listenPeers === undefined ? undefined : tcpPeerNetwork({ runtime, listen: urlsOf(listenPeers) }));
+    const founder = (): Promise<MemberStorage['identity']> => this.#firstIdentity(peerNetwork);
+    const storage = await openMemberStorage({ runtime, fatal, dataDir, founder, hasPeers: this.#isOneOfMany, ports });
+    this.#storage = storage;
+    const recovered = await this.#recoveredOrFounded(storage);
+    const member = await runMember(
+      { ...storage, recovered },
+      { runtime, settings: this.#settings, fatal, peerNetwork, onRemoved: () => this.#fail(new MemberRemovedError(this.memberId)) },
+    );
     this.#member = member;
     member.replica.start();
-    await Promise.race([this.failed, readable(member.replica)]);
+    await this.#readable(member);
     this.#doors = await openDoors(member, this.#network, this.name, urls, this.#settings);
     this.#clientUrls = this.#advertised(this.#doors.listener);
+    await this.#publish(member);
     for (const address of this.endpoints) {
-      this.#runtime.log.info({ address, 'advertise-client-urls': this.#clientUrls }, 'ready to serve client requests');
+      runtime.log.info({ address, 'advertise-client-urls': this.#clientUrls }, 'ready to serve client requests');
+    }
+  }
+
+  /** Who this member is when it has no data yet. */
+  async #firstIdentity(peerNetwork: PeerNetwork | undefined): Promise<MemberStorage['identity']> {
+    const config = this.#initialConfig();
+    if (this.#options.initialClusterState !== 'existing') return foundCluster(config).identity;
+    if (peerNetwork === undefined) throw new TypeError('a member that joins a cluster needs listenPeers');
+    const others = Object.entries(config.initialCluster).flatMap(([name, urls]) => (name === config.name ? [] : urls));
+    return joinCluster(await peerNetwork.describeCluster(others), config);
+  }
+
+  /** A founder's log begins with the founders. A crash may have come between the making of the log and this. */
+  async #recoveredOrFounded({ identity, recovered, store, log }: MemberStorage): Promise<RecoveredLog> {
+    const isBlank = recovered.hardState === undefined && recovered.entries.length === 0 && store.durableIndex === 0;
+    if (!isBlank || this.#options.initialClusterState === 'existing') return recovered;
+    const { identity: founder, entries, hardState } = foundCluster(this.#initialConfig());
+    // Made by an earlier start, which joined this cluster: it founds none.
+    if (founder.memberId !== identity.memberId || founder.clusterId !== identity.clusterId) return recovered;
+    await new Promise<void>((resolve) => log.append({ entries, hardState }, resolve));
+    return { entries, hardState };
+  }
+
+  #initialConfig(): InitialConfig & { readonly clusterToken: string } {
+    const { peerUrls = [defaultPeerUrl], clusterToken = defaultToken } = this.#options;
+    return { name: this.name, peerUrls, clusterToken, initialCluster: this.#options.initialCluster ?? { [this.name]: peerUrls } };
+  }
+
+  get #isOneOfMany(): boolean {
+    return this.#options.initialClusterState === 'existing' || Object.keys(this.#options.initialCluster ?? {}).length > 1;
+  }
+
+  /** Without a quorum there is nothing to serve but old state: it waits for as long as that takes. */
+  async #readable({ replica }: RunningMember): Promise<void> {
+    while (!this.#hasFailed) {
+      const error = await Promise.race([this.failed, new Promise<Error | undefined>((resolve) => replica.readBarrier(resolve))]);
+      if (error === undefined) return;
+      this.#runtime.log.warn({ error: error.message }, 'waiting for a leader');
+    }
+  }
+
+  /** Tells the cluster, through the log, what only this member knows of itself. */
+  async #publish({ replica, memberTable, memberId }: RunningMember): Promise<void> {
+    const clientUrls = [...this.#clientUrls];
+    const isKnown = (): boolean => {
+      const known = memberTable.get(memberId);
+      return known?.name === this.name && known.clientUrls.join() === clientUrls.join() && known.serverVersion === conclaveVersion;
+    };
+    const body = MemberPublication.encode({ id: memberId, name: this.name, clientUrls, entryVersion, serverVersion: conclaveVersion });
+    while (!isKnown() && !this.#hasFailed) {
+      await Promise.race([this.failed, replica.propose('memberPublish', body)]).catch((error: unknown) => {
+        if (this.#hasFailed) throw error;
+        this.#runtime.log.warn({ error: String(error) }, 'the member could not be published, trying again');
+      });
     }
   }
 
@@ -204,6 +279,7 @@ class EmbeddedServer implements ConclaveServer {
     await this.#member?.replica.stop(drainMs);
     this.#member?.watches.close();
     this.#member?.leaderGuard.stop();
+    await this.#member?.closePeers();
     if (this.#member === undefined) await this.#storage?.log.close();
     await this.#storage?.close();
   }
@@ -215,164 +291,21 @@ class EmbeddedServer implements ConclaveServer {
     this.#runtime.log.error({ error: cause.message, code: 'code' in cause ? cause.code : undefined }, 'the member has failed and stops');
     this.#member?.replica.halt();
     this.#member?.compactor.stop();
+    this.#member?.closePeers().catch(() => undefined);
     this.#doors?.destroy();
     this.#tellFailure(cause);
   }
 
-  #founder(): MemberStorage['identity'] {
-    const { peerUrls = [defaultPeerUrl], clusterToken = defaultToken } = this.#options;
-    const memberId = memberIdOf(peerUrls, clusterToken);
-    return { memberId, clusterId: clusterIdOf([memberId]) };
-  }
-
-  #memberEntry(): Member {
-    const { peerUrls = [defaultPeerUrl] } = this.#options;
-    return { id: this.memberId, name: this.name, peerUrls: [...peerUrls], clientUrls: [...this.#clientUrls], isLearner: false };
-  }
-
   #advertised(listener: Listener | undefined): readonly string[] {
     const port = listener?.addresses.find((address) => address.port !== undefined)?.port;
-    const urls = this.#options.advertise ?? listenUrls(this.#options.listen);
+    const urls = this.#options.advertise ?? urlsOf(this.#options.listen);
     return urls.map((url) => withBoundPort(url, port));
   }
 }
 
-/** What `listen` says, as URLs. */
-function listenUrls(listen: ServerOptions['listen']): readonly string[] {
+/** What `listen` or `listenPeers` says, as URLs. */
+function urlsOf(listen: ServerOptions['listen']): readonly string[] {
   if (listen === undefined) return [];
   const entries = typeof listen === 'string' ? [listen] : listen;
   return entries.map((entry) => (/^([a-z]+:\/\/|unix:)/.test(entry) ? entry : `http://${entry}`));
-}
-
-// ---- the member behind the doors -----------------------------------------------------------------------------------------------------
-
-interface RunningMember extends ServedMember {
-  readonly replica: Replica<Applied>;
-  readonly watches: WatchHub;
-  readonly compactor: Compactor;
-}
-
-interface RunOptions {
-  readonly runtime: Runtime;
-  readonly settings: MemberSettings;
-  readonly fatal: Fatal;
-  readonly members: () => readonly Member[];
-}
-
-/** Puts the rooms together. */
-function runMember(storage: MemberStorage, { runtime, settings, fatal, members }: RunOptions): RunningMember {
-  const { store, log, recovered, identity } = storage;
-  const { memberId, clusterId } = identity;
-  const mvcc = new Mvcc(store);
-  const leases = new LeaseTable(store);
-  const applier = new Applier({ store, mvcc, leases, members: new MemberTable(store) });
-  const compactor = new Compactor({ runtime, mvcc, applier, store, fatal });
-  const replica = new Replica<Applied>({
-    runtime,
-    id: memberId,
-    confState: { voters: [memberId], learners: [] },
-    log,
-    recovered,
-    stateMachine: applier,
-    leases,
-    fatal,
-    tickMs: settings.heartbeatMs,
-    electionTicks: Math.floor(settings.electionMs / settings.heartbeatMs),
-    limits: { maxRequestBytes: settings.maxRequestBytes },
-  });
-  const watches = new WatchHub({
-    source: mvcc,
-    runtime,
-    header: (revision) => headerAt({ clusterId, memberId, replica }, revision),
-    fragmentBytes: settings.maxRequestBytes + grpcOverheadBytes,
-    progressIntervalMs: settings.watchProgressNotifyMs,
-  });
-  applier.onCompaction(() => compactor.wake());
-  compactor.wake();
-  return {
-    runtime,
-    clusterId,
-    memberId,
-    replica,
-    mvcc,
-    applier,
-    leases,
-    watches,
-    leaderGuard: new LeaderGuard({ runtime, replica, electionTimeoutMs: settings.electionMs }),
-    compactor,
-    members,
-    databaseSize: () => store.size(),
-    compactionDone: () => compactor.done(),
-    limits: {
-      maxTxnOps: settings.maxTxnOps,
-      maxRequestBytes: settings.maxRequestBytes,
-      quotaBytes: 0,
-    },
-  };
-}
-
-function readable(replica: Replica<Applied>): Promise<void> {
-  return new Promise((resolve, reject) => {
-    replica.readBarrier((error) => (error === undefined ? resolve() : reject(error)));
-  });
-}
-
-// ---- the doors ------------------------------------------------------------------------------------------------------------------------
-
-interface Doors {
-  readonly listener: Listener | undefined;
-  close(graceMs: number): Promise<void>;
-  /** At once, with no answer to anybody. */
-  destroy(): void;
-}
-
-async function openDoors(
-  member: ServedMember,
-  network: Loopback,
-  name: string,
-  urls: Parameters<typeof Listener.open>[0]['urls'],
-  settings: MemberSettings,
-): Promise<Doors> {
-  const routes = createRoutes(member);
-  const sockets = urls.length === 0 ? undefined : await openSocketDoors(member, routes, urls, settings);
-  const inProcess: LoopbackServer = network.serve(name, routes);
-  return {
-    listener: sockets?.listener,
-    async close(graceMs) {
-      const loopbackClosed = inProcess.close(graceMs, stopReason);
-      await sockets?.close(graceMs);
-      await loopbackClosed;
-    },
-    destroy() {
-      sockets?.destroy();
-      inProcess.cut();
-      void inProcess.close(0, stopReason);
-    },
-  };
-}
-
-async function openSocketDoors(
-  member: ServedMember,
-  routes: Routes,
-  urls: Parameters<typeof Listener.open>[0]['urls'],
-  settings: MemberSettings,
-): Promise<Omit<Doors, 'listener'> & { readonly listener: Listener }> {
-  const { runtime } = member;
-  const http2: GrpcServer = grpcServer({ runtime, routes, maxReceiveBytes: settings.maxRequestBytes + grpcOverheadBytes });
-  const http1 = new HttpDoor(member);
-  const listener = await Listener.open({ runtime, urls, http2, http1 });
-  return {
-    listener,
-    async close(graceMs) {
-      const closed = listener.close();
-      await http2.close(graceMs, stopReason);
-      http1.close();
-      await closed;
-    },
-    destroy() {
-      http2.destroy();
-      http1.close();
-      void listener.close();
-    },
-  };
 }

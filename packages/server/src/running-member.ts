@@ -1,0 +1,108 @@
+import type { Runtime } from '@conclave/wire';
+import { headerAt } from './api/header.ts';
+import { LeaderGuard } from './api/leader-guard.ts';
+import type { ServedMember } from './api/member.ts';
+import { type Applied, Applier } from './apply/apply.ts';
+import { membersShown } from './apply/member-changes.ts';
+import { Compactor } from './compactor.ts';
+import { LeaseTable } from './lease/lease-table.ts';
+import { grpcOverheadBytes, type MemberSettings } from './limits.ts';
+import type { MemberStorage } from './member-storage.ts';
+import { MemberTable } from './membership/member-table.ts';
+import { Mvcc } from './mvcc/mvcc.ts';
+import { WatchHub } from './mvcc/watch/watch-hub.ts';
+import type { Fatal, Peers } from './replica/ports.ts';
+import { Replica } from './replica/replica.ts';
+import type { PeerNetwork } from './transport/network.ts';
+
+/** All that is behind the doors, put together. */
+export interface RunningMember extends ServedMember {
+  readonly replica: Replica<Applied>;
+  readonly watches: WatchHub;
+  readonly compactor: Compactor;
+  readonly memberTable: MemberTable;
+  /** Ends the connections with the other members. */
+  closePeers(): Promise<void>;
+}
+
+export interface RunOptions {
+  readonly runtime: Runtime;
+  readonly settings: MemberSettings;
+  readonly fatal: Fatal;
+  /** Absent: nobody can reach this member, and it reaches nobody. */
+  readonly peerNetwork: PeerNetwork | undefined;
+  /** This member learned that the cluster removed it. */
+  readonly onRemoved: () => void;
+}
+
+export async function runMember(storage: MemberStorage, options: RunOptions): Promise<RunningMember> {
+  const { runtime, settings, fatal, peerNetwork, onRemoved } = options;
+  const { store, log, recovered, identity, snapshots, memory } = storage;
+  const { memberId, clusterId } = identity;
+  const mvcc = new Mvcc(store);
+  const leases = new LeaseTable(store);
+  const members = new MemberTable(store);
+  const applier = new Applier({ store, mvcc, leases, members });
+  const compactor = new Compactor({ runtime, mvcc, applier, store, fatal });
+  const describe = () => ({ clusterId, members: members.list() });
+  const peers = await peerNetwork?.open({ id: memberId, clusterId, describe });
+  const tellPeers = (): void => peers?.setMembers(othersOf(members, memberId));
+  members.listen(tellPeers);
+  tellPeers();
+  const replica = new Replica<Applied>({
+    runtime,
+    id: memberId,
+    confState: applier.confState,
+    log,
+    recovered,
+    stateMachine: applier,
+    leases,
+    fatal,
+    snapshots,
+    memory,
+    isRemoved: (id) => members.isRemoved(id),
+    onRemoved,
+    ...(peers !== undefined && { peers }),
+    tickMs: settings.heartbeatMs,
+    electionTicks: Math.floor(settings.electionMs / settings.heartbeatMs),
+    limits: { maxRequestBytes: settings.maxRequestBytes, catchUpEntries: settings.snapshotCatchUpEntries },
+  });
+  const watches = new WatchHub({
+    source: mvcc,
+    runtime,
+    header: (revision) => headerAt({ clusterId, memberId, replica }, revision),
+    fragmentBytes: settings.maxRequestBytes + grpcOverheadBytes,
+    progressIntervalMs: settings.watchProgressNotifyMs,
+  });
+  applier.onCompaction(() => compactor.wake());
+  compactor.wake();
+  return {
+    runtime,
+    clusterId,
+    memberId,
+    replica,
+    mvcc,
+    applier,
+    leases,
+    watches,
+    memberTable: members,
+    leaderGuard: new LeaderGuard({ runtime, replica, electionTimeoutMs: settings.electionMs }),
+    compactor,
+    members: () => membersShown(members),
+    databaseSize: () => store.size(),
+    compactionDone: () => compactor.done(),
+    closePeers: () => peers?.close() ?? Promise.resolve(),
+    limits: {
+      maxTxnOps: settings.maxTxnOps,
+      maxRequestBytes: settings.maxRequestBytes,
+      quotaBytes: 0,
+    },
+  };
+}
+
+function othersOf(members: MemberTable, self: bigint): Parameters<Peers['setMembers']>[0] {
+  return members
+    .list()
+    .filter(({ id }) => id !== self)
+    .map(({ id, peerUrls }) => ({ id, urls: peerUrls }));
+}
