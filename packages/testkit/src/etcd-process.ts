@@ -19,7 +19,7 @@ export function etcdBinary(line: EtcdLine, tool: 'etcd' | 'etcdctl'): string | u
 export function etcdVersion(line: EtcdLine): string {
   const known = versions.get(line);
   if (known !== undefined) return known;
-  const said = execFileSync(binaryOf(line), ['--version'], { encoding: 'utf8' });
+  const said = execFileSync(etcdBinaryOf(line), ['--version'], { encoding: 'utf8' });
   const version = /etcd Version: (\d+\.\d+\.\d+)/.exec(said)?.[1];
   if (version === undefined) throw new Error(`no version in: ${said}`);
   versions.set(line, version);
@@ -38,7 +38,7 @@ export interface EtcdOptions {
  * @throws when `ETCD_BIN_DIR` has no such binary: ask {@link etcdBinary} first where that is no failure.
  */
 export async function launchEtcd(options: EtcdOptions): Promise<RunningProcess> {
-  const binary = binaryOf(options.version);
+  const binary = etcdBinaryOf(options.version);
   const peerPort = await freePort();
   const peerUrl = `http://127.0.0.1:${peerPort}`;
   const recipe: ProcessRecipe = {
@@ -53,7 +53,7 @@ export async function launchEtcd(options: EtcdOptions): Promise<RunningProcess> 
       ...flags,
     ],
     readyAt: async (_child, port) => {
-      await untilHealthy(`http://127.0.0.1:${port}/health`);
+      await untilHealthy(`http://127.0.0.1:${port}/health`, '"health":"true"');
       return port;
     },
   };
@@ -62,18 +62,19 @@ export async function launchEtcd(options: EtcdOptions): Promise<RunningProcess> 
 
 const versions = new Map<EtcdLine, string>();
 
-function binaryOf(line: EtcdLine): string {
+/** Path of a stock etcd. @throws when `ETCD_BIN_DIR` does not hold it */
+export function etcdBinaryOf(line: EtcdLine): string {
   const binary = etcdBinary(line, 'etcd');
   if (binary === undefined) throw new Error(`no etcd ${line}: set ETCD_BIN_DIR to a folder holding ${line}/etcd and ${line}/etcdctl`);
   return binary;
 }
 
 /** Polls: a stock etcd tells nobody when it is ready. Ends with the launcher's deadline or the process, whichever comes first. */
-async function untilHealthy(url: string): Promise<void> {
+export async function untilHealthy(url: string, wanted: string): Promise<void> {
   for (let attempt = 0; attempt < 2000; attempt++) {
     try {
       const answer = await fetch(url, { signal: AbortSignal.timeout(2000) });
-      if ((await answer.text()).includes('"health":"true"')) return;
+      if ((await answer.text()).includes(wanted)) return;
     } catch {
       // Not listening yet, or no leader yet: that is what is being waited for.
     }

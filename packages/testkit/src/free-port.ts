@@ -1,16 +1,24 @@
 import { createServer } from 'node:net';
 
-/** A TCP port of 127.0.0.1 that was free a moment ago: for binaries that cannot choose one themselves and say which. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
+const lowest = 12_000;
+const highest = 32_000;
+
+/**
+ * A TCP port of 127.0.0.1 that was free a moment ago: for binaries that cannot choose one themselves and say which. It lies below the ports that
+ * the system gives to outgoing connections, so that none of them sits on it while a server that is to come back to it is down.
+ */
+export async function freePort(): Promise<number> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const port = lowest + Math.floor(Math.random() * (highest - lowest));
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`no free port between ${lowest} and ${highest}`);
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => {
-        if (typeof address === 'object' && address !== null) resolve(address.port);
-        else reject(new Error('a listening TCP server has no port'));
-      });
-    });
+    server.on('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
   });
 }

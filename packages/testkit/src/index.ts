@@ -6,6 +6,7 @@ export { assertNoFindings, type Finding, showFinding } from './checkers/finding.
 export { checkHashes, type HashSample } from './checkers/hashes.ts';
 export { checkFencing, checkHolds } from './checkers/holds.ts';
 export { RaftSafety, type RaftSample, type TracedEntry } from './checkers/raft-safety.ts';
+export { type ClusterMember, type ClusterOptions, launchCluster, type MemberOptions, type ProcessCluster } from './cluster-process.ts';
 export { eventually, within } from './condition.ts';
 export { type EtcdLine, type EtcdOptions, etcdBinary, etcdVersion, launchEtcd } from './etcd-process.ts';
 export { freePort } from './free-port.ts';
@@ -55,6 +56,7 @@ export {
   type WatchOpening,
   type WatchRequest,
 } from './history.ts';
+export { type LinkedMember, type LinkRule, type LinkTap, PeerLinks } from './net-links.ts';
 export { type Answer, type RawCallOptions, RawClient, RawStream } from './raw-client.ts';
 export { grpcFrame, type RawGrpcRequest, type RawGrpcResponse, rawGrpcCall } from './raw-http2.ts';
 export type { ProcessExit, RunningProcess } from './running-process.ts';

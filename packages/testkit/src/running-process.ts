@@ -40,6 +40,10 @@ export interface ProcessRecipe {
   command(dataDir: string, port: number, flags: readonly string[]): readonly string[];
   /** The port for the first start. */
   firstPort(): Promise<number>;
+  /** Where the data goes, if not into a new temporary directory; whoever names it removes it. */
+  readonly dataDir?: string | undefined;
+  /** Variables beside those of this process. */
+  readonly environment?: Readonly<Record<string, string>> | undefined;
   /** Resolves with the port once the server serves. Called right after the spawn. */
   readyAt(child: ChildProcess, port: number): Promise<number>;
 }
@@ -91,7 +95,7 @@ class LaunchedProcess implements RunningProcess {
     return `http://${this.address}`;
   }
   get dataDir(): string {
-    return `${this.#dir.path}/data`;
+    return this.#recipe.dataDir ?? `${this.#dir.path}/data`;
   }
   get pid(): number {
     return this.#child?.pid ?? 0;
@@ -107,7 +111,8 @@ class LaunchedProcess implements RunningProcess {
     if (this.#port === 0) this.#port = await this.#recipe.firstPort();
     const [file, ...args] = this.#recipe.command(this.dataDir, this.#port, this.#flags);
     if (file === undefined) throw new Error('an empty command');
-    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: this.#dir.path, env: cleanEnvironment() });
+    const env = { ...cleanEnvironment(), ...this.#recipe.environment };
+    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: this.#dir.path, env });
     live.add(child);
     this.#child = child;
     this.#exited = new Promise((resolve) => {

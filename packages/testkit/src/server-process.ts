@@ -40,7 +40,7 @@ export function serverScript(): string {
 }
 
 /** The line of the log that says `ready to serve client requests` names the port really bound. */
-function announcedPort(child: ChildProcess): Promise<number> {
+export function announcedPort(child: ChildProcess): Promise<number> {
   return new Promise((resolve) => {
     for (const pipe of [child.stdout, child.stderr]) {
       if (pipe === null) continue;
