@@ -19,15 +19,6 @@ export { StateCorruptionError } from './storage/backend/state-corruption-error.t
 export type { Disk, DiskCallback, DiskFile } from './storage/disk.ts';
 export { CorruptionError, StorageError, type StorageErrorCode } from './storage/storage-error.ts';
 export { inProcessPeers } from './transport/in-process.ts';
-export type {
-  ClusterDescription,
-  ClusterDescription,
-  MemberDescription,
-  MemberDescription,
-  PeerIdentity,
-  PeerIdentity,
-  PeerNetwork,
-  PeerNetwork,
-} from './transport/network.ts';
+export type { ClusterDescription, MemberDescription, PeerIdentity, PeerNetwork } from './transport/network.ts';
 export { decodePacket, encodePacket } from './transport/peer-codec.ts';
 export { conclaveVersion } from './version.ts';
