@@ -143,8 +143,10 @@ export class VirtualRuntime implements Runtime {
       const settle = new Settling(() => this.#endTurn());
       const go = (): void => {
         try {
-          while (settle.isSettled()) if (step()) return resolve();
-          setImmediate(go);
+          let isLast = false;
+          while (!isLast && settle.isSettled()) isLast = step();
+          if (isLast) resolve();
+          else setImmediate(go);
         } catch (error) {
           reject(error);
         }
