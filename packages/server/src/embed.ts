@@ -234,7 +234,8 @@ class EmbeddedServer implements ConclaveServer {
 
   /** Without a quorum there is nothing to serve but old state: it waits for as long as that takes. */
   async #readable({ replica }: RunningMember): Promise<void> {
-    while (!this.#hasFailed) {
+    for (;;) {
+      if (this.#hasFailed) await this.failed;
       const error = await Promise.race([this.failed, new Promise<Error | undefined>((resolve) => replica.readBarrier(resolve))]);
       if (error === undefined) return;
       this.#runtime.log.warn({ error: error.message }, 'waiting for a leader');
@@ -249,7 +250,8 @@ class EmbeddedServer implements ConclaveServer {
       return known?.name === this.name && known.clientUrls.join() === clientUrls.join() && known.serverVersion === conclaveVersion;
     };
     const body = MemberPublication.encode({ id: memberId, name: this.name, clientUrls, entryVersion, serverVersion: conclaveVersion });
-    while (!isKnown() && !this.#hasFailed) {
+    while (!isKnown()) {
+      if (this.#hasFailed) await this.failed;
       await Promise.race([this.failed, replica.propose('memberPublish', body)]).catch((error: unknown) => {
         if (this.#hasFailed) throw error;
         this.#runtime.log.warn({ error: String(error) }, 'the member could not be published, trying again');
