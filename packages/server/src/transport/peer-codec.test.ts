@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { PeerFrame, PeerMethod, PeerPacket } from '../replica/ports.ts';
 import { PeerFormatError } from './binary.ts';
-import { decodePacket, encodePacket } from './peer-codec.ts';
+import { decodePacket, encodePacket, packetBytes } from './peer-codec.ts';
 
 // One arbitrary for every type of message, kind of frame and method there is: a new one does not compile until it stands here, and a new field does
 // not compile until it is made up here, and does not come back until the codec carries it.
@@ -126,6 +126,7 @@ function appendOf(entries: readonly Entry[], prevLogIndex: number): PeerFrame {
 }
 
 function comesBack(sent: PeerPacket): void {
+  expect(encodePacket(sent).length).toBeLessThanOrEqual(packetBytes(sent));
   expect(plain(decodePacket(encodePacket(sent)))).toEqual(plain(sent));
 }
 

@@ -104,6 +104,54 @@ export function writePacket(writer: BinaryWriter, packet: PeerPacket): void {
   for (const frame of frames) writeFrame(writer, frame, from, to);
 }
 
+/** The most that a packet takes, encoded: near the truth, and cheap to know. */
+export function packetBytes(packet: PeerPacket): number {
+  let bytes = packetOverhead;
+  for (const frame of packet.frames) bytes += frameBytes(frame);
+  return bytes;
+}
+
+/** As {@link packetBytes}, of a frame alone. */
+export function frameBytes(frame: PeerFrame): number {
+  switch (frame.kind) {
+    case 'raft':
+      return frameOverhead + messageBytes(frame.message);
+    case 'snapshotChunk':
+      return frameOverhead + snapshotBytes(frame.snapshot) + frame.bytes.length;
+    case 'call':
+      return frameOverhead + frame.body.length;
+    case 'answer':
+      return frameOverhead + 3 * frame.error.length + frame.body.length;
+    case 'snapshotAck':
+    case 'removed':
+      return frameOverhead;
+  }
+}
+
+/** Numbers take 8 bytes at most. */
+const packetOverhead = 48;
+const frameOverhead = 64;
+const entryOverhead = 17;
+
+function messageBytes(message: PeerMessage): number {
+  switch (message.type) {
+    case 'appendEntries':
+    case 'propose': {
+      let bytes = 0;
+      for (const { data } of message.entries) bytes += entryOverhead + data.length;
+      return bytes;
+    }
+    case 'installSnapshot':
+      return snapshotBytes(message.snapshot);
+    default:
+      return 0;
+  }
+}
+
+function snapshotBytes({ confState }: SnapshotMeta): number {
+  return 32 + 8 * (confState.voters.length + confState.learners.length);
+}
+
 // ---- frames ---------------------------------------------------------------------------------------------------------------------------
 
 function writeFrame(writer: BinaryWriter, frame: PeerFrame, from: MemberId, to: MemberId): void {
