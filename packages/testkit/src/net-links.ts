@@ -187,7 +187,7 @@ class Connection {
   }
 
   destroy(): void {
-    for (const socket of [this.#client, this.#server]) socket.resetAndDestroy();
+    for (const socket of [this.#client, this.#server]) socket.destroy();
   }
 
   /** The end of one side is told to the other in its turn: not while what was sent before is held. */
