@@ -1,7 +1,8 @@
 export { decodeConfChange, encodeConfChange } from './conf-change.ts';
+export type { InitialState, RaftConfig } from './config.ts';
 export { InvariantError } from './invariant.ts';
 export type { LogPosition } from './log.ts';
-export { type InitialState, Raft, type RaftConfig } from './raft.ts';
+export { Raft } from './raft.ts';
 export {
   type AppendEntries,
   type AppendEntriesResponse,

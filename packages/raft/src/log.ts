@@ -1,11 +1,13 @@
 import { invariant } from './invariant.ts';
-import type { Entry, EntryType, StorageAppendResponse } from './types.ts';
+import type { Entry, EntryType, SnapshotMeta, StorageAppendResponse } from './types.ts';
 
 /** An append the storage has and has not acknowledged. */
 interface AppendInFlight {
   readonly append: number;
   readonly index: number;
   readonly term: number;
+  /** Set when it brings a snapshot, whose state is in place once the append is acknowledged. */
+  readonly snapshot: SnapshotMeta | undefined;
   /** What of it still holds: lowered when its end is overwritten, as a later write then replaces that end in storage too. */
   durableIndex: number;
 }
@@ -26,16 +28,24 @@ export interface LogPosition {
  *
  * `committed` and `durable` are not ordered: a follower may learn that entries are committed before its own disk has them. It does not apply
  * them until it does, so that the state machine's own disk never knows more than the log.
+ *
+ * A snapshot moves compacted, applying, committed, handed and last at once. `applied` and `durable` follow when its state is in place, and
+ * are below the others until then.
  */
 export class RaftLog {
   /** `#entries[i]` has index `#compacted.index + 1 + i`. Indexes have no gap and terms never decrease. */
   readonly #entries: Entry[];
+  /** `#bytes[i]`: data of all entries up to and including `#entries[i]`, counted from `#compactedBytes` on. */
+  readonly #bytes: number[] = [];
+  #compactedBytes = 0;
   #compacted: LogPosition;
   #committed: number;
   #applied: number;
   #applying: number;
   #durable: number;
   #handed: number;
+  /** Not yet handed to storage. */
+  #snapshot: SnapshotMeta | undefined;
   /** In the order written. */
   #inFlight: AppendInFlight[] = [];
   #appends = 0;
@@ -43,8 +53,9 @@ export class RaftLog {
   /** @param entries what storage recovered: durable, and consecutive from `compacted.index + 1`. */
   constructor(compacted: LogPosition, entries: readonly Entry[], commitIndex: number, appliedIndex: number) {
     this.#compacted = compacted;
-    this.#entries = [...entries];
+    this.#entries = [];
     this.#checkConsecutive(compacted, entries);
+    for (const entry of entries) this.#push(entry);
     const last = compacted.index + entries.length;
     invariant(
       compacted.index <= appliedIndex && appliedIndex <= last,
@@ -81,6 +92,10 @@ export class RaftLog {
   get lastTerm(): number {
     return this.#entries.at(-1)?.term ?? this.#compacted.term;
   }
+  /** A snapshot was taken in and its state is not yet in place. */
+  get isRestoring(): boolean {
+    return this.#applied < this.#compacted.index;
+  }
 
   /** undefined outside of what is in memory. */
   termAt(index: number): number | undefined {
@@ -93,12 +108,78 @@ export class RaftLog {
     return lastLogTerm > this.lastTerm || (lastLogTerm === this.lastTerm && lastLogIndex >= this.lastIndex);
   }
 
+  /**
+   * The highest index, at most `index`, whose entry is of `term` or an earlier one: no entry between the two can agree with a log that has
+   * `term` at `index`. Where this log begins later, `index` itself.
+   */
+  lastIndexUpToTerm(index: number, term: number): number {
+    let [low, high] = [this.#compacted.index, Math.min(index, this.lastIndex)];
+    if (high <= low) return high;
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if (this.termAt(middle)! <= term) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
   /** Entries with `from < index <= to` that are in memory. */
   slice(from: number, to: number): readonly Entry[] {
     return this.#entries.slice(Math.max(0, from - this.#compacted.index), Math.max(0, to - this.#compacted.index));
   }
 
+  hasConfChange(from: number, to: number): boolean {
+    for (let at = Math.max(0, from - this.#compacted.index); at < to - this.#compacted.index; at++) {
+      if (this.#entries[at]!.type === 'confChange') return true;
+    }
+    return false;
+  }
+
+  // ---- bytes ----
+
+  #bytesAt(index: number): number {
+    return index <= this.#compacted.index ? this.#compactedBytes : this.#bytes[index - this.#compacted.index - 1]!;
+  }
+
+  /** Data of the entries with `from < index <= to` that are in memory. */
+  bytesBetween(from: number, to: number): number {
+    return this.#bytesAt(to) - this.#bytesAt(from);
+  }
+
+  /** The last index of what follows `from` and fits `maxBytes` of data: one entry always does. `from` where nothing follows. */
+  batchEnd(from: number, maxBytes: number): number {
+    if (from >= this.lastIndex) return from;
+    const limit = this.#bytesAt(from) + maxBytes;
+    if (this.#bytesAt(this.lastIndex) <= limit) return this.lastIndex;
+    return Math.max(from + 1, this.#firstWithBytesAbove(limit) - 1);
+  }
+
+  /** The first index, at most one behind the end, whose count of bytes is above this. */
+  #firstWithBytesAbove(bytes: number): number {
+    let [low, high] = [0, this.#bytes.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#bytes[middle]! > bytes) high = middle;
+      else low = middle + 1;
+    }
+    return this.#compacted.index + 1 + low;
+  }
+
+  /** The highest index up to which entries may be forgotten when the newest applied ones are kept, as many as fit both bounds. */
+  catchUpIndex(maxEntries: number, maxBytes: number): number {
+    if (this.isRestoring) return this.#compacted.index;
+    const surplus = this.#bytesAt(this.#applied) - maxBytes;
+    // Up to which the count of bytes is at least the surplus: what follows then fits.
+    const fits = surplus <= this.#compactedBytes ? this.#compacted.index : this.#firstWithBytesAbove(surplus - 1);
+    return Math.max(this.#compacted.index, this.#applied - maxEntries, Math.min(fits, this.#applied));
+  }
+
   // ---- growing ----
+
+  #push(entry: Entry): void {
+    this.#bytes.push((this.#bytes.at(-1) ?? this.#compactedBytes) + entry.data.length);
+    this.#entries.push(entry);
+  }
 
   /** A leader's append. */
   append(term: number, type: EntryType, data: Uint8Array): Entry {
@@ -106,7 +187,7 @@ export class RaftLog {
     invariant(term >= this.lastTerm, () => `entry ${index} has term ${term} after term ${this.lastTerm}`);
     invariant(Number.isSafeInteger(index), () => `log index ${index} is beyond 2^53-1`);
     const entry: Entry = { term, index, type, data };
-    this.#entries.push(entry);
+    this.#push(entry);
     return entry;
   }
 
@@ -116,20 +197,26 @@ export class RaftLog {
    */
   merge(prev: LogPosition, entries: readonly Entry[]): void {
     this.#checkConsecutive(prev, entries);
-    const conflict = entries.findIndex((entry) => this.termAt(entry.index) !== entry.term);
-    if (conflict < 0) return;
-    const fresh = entries.slice(conflict);
-    this.#truncate(fresh[0]!.index);
-    this.#entries.push(...fresh);
+    let at = 0;
+    while (at < entries.length && this.termAt(entries[at]!.index) === entries[at]!.term) at += 1;
+    if (at === entries.length) return;
+    if (entries[at]!.index <= this.lastIndex) this.#truncate(entries[at]!.index);
+    for (; at < entries.length; at++) this.#push(entries[at]!);
   }
 
   /** Drops the entry at `from` and all behind it, here and (by the next append) in storage. */
   #truncate(from: number): void {
     invariant(from > this.#committed, () => `entry ${from} is to be replaced, and ${this.#committed} is committed`);
-    this.#entries.length = Math.min(this.#entries.length, from - this.#compacted.index - 1);
+    this.#entries.length = from - this.#compacted.index - 1;
+    this.#bytes.length = this.#entries.length;
     this.#handed = Math.min(this.#handed, from - 1);
-    this.#durable = Math.min(this.#durable, from - 1);
-    for (const write of this.#inFlight) write.durableIndex = Math.min(write.durableIndex, from - 1);
+    this.#trustUpTo(from - 1);
+  }
+
+  /** What was written beyond `index` is not what the log holds any more. */
+  #trustUpTo(index: number): void {
+    this.#durable = Math.min(this.#durable, index);
+    for (const write of this.#inFlight) write.durableIndex = Math.min(write.durableIndex, index);
   }
 
   #checkConsecutive(prev: LogPosition, entries: readonly Entry[]): void {
@@ -140,45 +227,71 @@ export class RaftLog {
     }
   }
 
+  /** A snapshot takes the place of the whole log. It is ahead of what is committed here, and conflicts with it or reaches further. */
+  restore(snapshot: SnapshotMeta): void {
+    const { index, term } = snapshot;
+    invariant(index > this.#committed, () => `a snapshot at ${index} is behind the commit, ${this.#committed}`);
+    this.#trustUpTo(this.#committed);
+    this.#compactedBytes = this.#bytes.at(-1) ?? this.#compactedBytes;
+    this.#entries.length = 0;
+    this.#bytes.length = 0;
+    this.#compacted = { index, term };
+    this.#committed = index;
+    this.#applying = index;
+    this.#handed = index;
+    this.#snapshot = snapshot;
+  }
+
   // ---- storage ----
+
+  get hasSnapshot(): boolean {
+    return this.#snapshot !== undefined;
+  }
+
+  /** The snapshot to write before any further entry. */
+  takeSnapshot(): SnapshotMeta | undefined {
+    const snapshot = this.#snapshot;
+    this.#snapshot = undefined;
+    return snapshot;
+  }
 
   /** The next entries to write, at most `maxBytes` of data but at least one if there is any. */
   takeUnwritten(maxBytes: number): readonly Entry[] {
-    if (this.#handed === this.lastIndex) return [];
-    const start = this.#handed - this.#compacted.index;
-    let end = start;
-    let bytes = 0;
-    while (end < this.#entries.length && (end === start || bytes + this.#entries[end]!.data.length <= maxBytes)) {
-      bytes += this.#entries[end]!.data.length;
-      end += 1;
-    }
-    const taken = this.#entries.slice(start, end);
+    const taken = this.slice(this.#handed, this.batchEnd(this.#handed, maxBytes));
     this.#handed += taken.length;
     return taken;
   }
 
-  /** Notes that an append which ends with this entry is under way. @returns what storage has to hand back. */
-  began(last: Entry): StorageAppendResponse {
+  /** Notes that an append which ends with this position is under way. @returns what storage has to hand back. */
+  began({ index, term }: LogPosition, snapshot?: SnapshotMeta): StorageAppendResponse {
     this.#appends += 1;
-    const { index, term } = last;
-    this.#inFlight.push({ append: this.#appends, index, term, durableIndex: index });
+    this.#inFlight.push({ append: this.#appends, index, term, snapshot, durableIndex: index });
     return { type: 'storageAppendResponse', append: this.#appends, index, term };
   }
 
-  /** The append is durable, and so are all before it. An answer that came before is ignored. */
-  acknowledge(response: StorageAppendResponse): void {
+  /**
+   * The append is durable, and so are all before it; the state of a snapshot it brought is in place. An answer that came before is ignored.
+   * @returns the last such snapshot.
+   */
+  acknowledge(response: StorageAppendResponse): SnapshotMeta | undefined {
     const at = this.#inFlight.findIndex((write) => write.append === response.append);
     if (at < 0) {
       invariant(response.append <= this.#appends, () => `storage acknowledges append ${response.append}, which was never handed out`);
-      return;
+      return undefined;
     }
     const { index, term } = this.#inFlight[at]!;
     invariant(
       index === response.index && term === response.term,
       () => `append ${response.append} ended with ${term}/${index}, storage acknowledges ${response.term}/${response.index}`,
     );
-    for (const write of this.#inFlight.splice(0, at + 1)) this.#durable = Math.max(this.#durable, write.durableIndex);
+    let restored: SnapshotMeta | undefined;
+    for (const write of this.#inFlight.splice(0, at + 1)) {
+      this.#durable = Math.max(this.#durable, write.durableIndex);
+      restored = write.snapshot ?? restored;
+    }
+    if (restored) this.#applied = restored.index;
     invariant(this.#durable <= this.#handed, () => `durable ${this.#durable} beyond what storage was given, ${this.#handed}`);
+    return restored;
   }
 
   // ---- commit and apply ----
@@ -197,6 +310,7 @@ export class RaftLog {
 
   /** The next entries for the state machine: committed, and durable here. */
   takeUnapplied(): readonly Entry[] {
+    if (!this.hasUnapplied) return [];
     const entries = this.slice(this.#applying, this.#applicable);
     this.#applying += entries.length;
     return entries;
@@ -207,6 +321,8 @@ export class RaftLog {
   }
 
   appliedTo(index: number): void {
+    // Applies that were under way when a snapshot overtook them.
+    if (index < this.#compacted.index) return;
     invariant(index >= this.#applied && index <= this.#applying, () => `applied ${index} is outside ${this.#applied}..${this.#applying}`);
     this.#applied = index;
   }
@@ -216,7 +332,9 @@ export class RaftLog {
     if (index <= this.#compacted.index) return;
     invariant(index <= this.#applied, () => `compaction to ${index} is beyond what is applied, ${this.#applied}`);
     const term = this.termAt(index)!;
+    this.#compactedBytes = this.#bytesAt(index);
     this.#entries.splice(0, index - this.#compacted.index);
+    this.#bytes.splice(0, index - this.#compacted.index);
     this.#compacted = { index, term };
   }
 }

@@ -1,11 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { RaftConfig } from './config.ts';
 import { InvariantError } from './invariant.ts';
-import { Raft, type RaftConfig } from './raft.ts';
+import { Raft } from './raft.ts';
 import type { Entry, HardState, StorageAppend } from './types.ts';
 
 const base: Omit<RaftConfig, 'initial'> = {
   id: 1n,
+  incarnation: 1,
   electionTimeoutTicks: 3,
   heartbeatTicks: 1,
   preVote: true,
@@ -114,8 +116,7 @@ function live(list: readonly (string | { keeps: number })[], isHonest: boolean):
     else if (what === 'propose') raft.propose(new Uint8Array(2));
     else if (what === 'tick') raft.tick();
     else if (what === 'campaign') raft.campaign();
-    else if (what === 'heartbeat')
-      raft.step({ type: 'heartbeat', from: 2n, to: 1n, term: raft.term + 1, leaderCommit: 0, context: new Uint8Array(0) });
+    else if (what === 'heartbeat') raft.step({ type: 'heartbeat', from: 2n, to: 1n, term: raft.term + 1, leaderCommit: 0, round: 1 });
     else if (what === 'vote')
       raft.step({ type: 'requestVote', from: 2n, to: 1n, term: raft.term + 1, lastLogIndex: 0, lastLogTerm: 0, leadershipTransfer: true });
     else if (what === 'compact') raft.compact(raft.status().appliedIndex - 1);
@@ -184,7 +185,7 @@ describe('a cluster of one', () => {
     raft.ready();
     expect([raft.hasReady(), raft.ready()]).toEqual([
       false,
-      { messages: [], append: undefined, apply: undefined, readStates: [], softState: undefined },
+      { messages: [], append: undefined, apply: undefined, readStates: [], snapshotsFor: [], softState: undefined },
     ]);
   });
 });

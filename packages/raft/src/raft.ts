@@ -1,24 +1,27 @@
 import { changedConfState, encodeConfChange } from './conf-change.ts';
+import { checkConfig, type RaftConfig } from './config.ts';
+import { Election } from './election.ts';
+import { Following } from './following.ts';
+import { Forwarding } from './forwarding.ts';
 import { invariant } from './invariant.ts';
-import { type LogPosition, RaftLog } from './log.ts';
-import { quorumIndex, quorumSize, voteResult } from './quorum.ts';
+import { Leadership } from './leadership.ts';
+import { RaftLog } from './log.ts';
+import { Member } from './member.ts';
+import type { VoteResult } from './quorum.ts';
 import {
   type AppendEntries,
-  type AppendEntriesResponse,
   type ConfChange,
   type ConfState,
-  type DropReason,
   type Entry,
   type HardState,
   type Heartbeat,
   type InstallSnapshot,
   type MemberId,
+  type MemberProgress,
   type Message,
   noMember,
   type PeerMessage,
   type ProposalResult,
-  type Propose,
-  type ReadState,
   type Ready,
   type RequestVote,
   type RequestVoteResponse,
@@ -29,57 +32,10 @@ import {
   type StorageAppendResponse,
 } from './types.ts';
 
-/** What a member knows when it starts. For the first start of a new cluster: nothing but `confState`. */
-export interface InitialState {
-  /** The last one made durable; undefined when there is none. */
-  readonly hardState: HardState | undefined;
-  /** The configuration as of `appliedIndex`. */
-  readonly confState: ConfState;
-  /** The position before `entries[0]`: {index: 0, term: 0}, or one whose effect the state machine holds. */
-  readonly compacted: LogPosition;
-  /** Consecutive, and durable: bytes which a restart merely found in a page cache are not. */
-  readonly entries: readonly Entry[];
-  /** What the state machine holds. */
-  readonly appliedIndex: number;
-}
-
-export interface RaftConfig {
-  /** This member. Never {@link noMember}. */
-  readonly id: MemberId;
-  /**
-   * How many times this member has started on its data, this start included. It tells what the member asks of its leader in this life from
-   * what it asked in an earlier one: hosts that restart a member with the number it had answer reads with what was true before.
-   */
-  readonly incarnation: number;
-  /** A follower that hears from no leader for this many ticks, up to twice as many by chance, campaigns. Above `heartbeatTicks`. */
-  readonly electionTimeoutTicks: number;
-  /** Ticks between a leader's heartbeats. At least 1. */
-  readonly heartbeatTicks: number;
-  /** Ask before campaigning, so that a member which was cut off does not depose a working leader by its return (thesis section 9.6). */
-  readonly preVote: boolean;
-  /** A leader that hears from no quorum for an election timeout steps down (thesis section 6.2), and is held on to until then. */
-  readonly checkQuorum: boolean;
-  /** Proposals are dropped while this many bytes of data are appended and not committed. One proposal of any size is always let in. */
-  readonly maxUncommittedBytes: number;
-  /** Data of one append, to storage or to a member. An entry above it travels alone. */
-  readonly maxEntriesPerAppendBytes: number;
-  /** Appends on their way to one member and not answered: in number, and in bytes of data (one of any size is always let go). */
-  readonly maxInflightAppends: number;
-  readonly maxInflightBytes: number;
-  /** The only chance in here: uniform in [0, 1), drawn when an election timeout is chosen. */
-  readonly electionTimeoutJitter: () => number;
-  readonly initial: InitialState;
-}
-
-const noBytes = new Uint8Array(0);
-
 /**
  * One member's part in Raft: messages, ticks and proposals go in, {@link Ready} comes out. It reads no clock, draws no chance but through
  * `electionTimeoutJitter`, and touches no disk and no network: the same inputs in the same order give the same outputs. DESIGN.md is the
  * contract for its host.
- *
- * This version leads a cluster of one. It votes, follows and steps down by the rules in any configuration, but as a leader it sends no
- * entries to others yet: with other voters it commits nothing, which is safe and of no use.
  *
  * Every method may throw InvariantError; the member must then stop.
  *
@@ -95,60 +51,35 @@ const noBytes = new Uint8Array(0);
  */
 export class Raft {
   readonly #config: RaftConfig;
-  readonly #id: MemberId;
-  readonly #log: RaftLog;
-  #conf: ConfState;
-
-  #term: number;
-  /** Whom this member voted for in `#term`. Counts once the hard state that says so is durable. */
-  #vote: MemberId;
+  readonly #member: Member;
+  readonly #election: Election;
+  readonly #following: Following;
+  readonly #forwarding: Forwarding;
   #role: Exclude<Role, 'learner'> = 'follower';
-  #leader: MemberId = noMember;
+  /** While the role is `leader`. */
+  #leadership: Leadership | undefined;
 
-  /** Ticks since the last sign of a leader, since a vote was given, or (leader) since the last check of the quorum. */
+  /** Not for a leader: ticks since the last sign of one, or since a vote was given. */
   #electionElapsed = 0;
-  #heartbeatElapsed = 0;
   /** In [electionTimeoutTicks, 2 * electionTimeoutTicks). */
   #randomizedElectionTimeout = 0;
 
-  /** (Pre-)candidate: who answered what in this campaign. */
-  readonly #votes: Map<MemberId, boolean> = new Map();
-  /** Leader: what others are known to hold durably. Its own is `#log.durableIndex`. Never decreases within a term. */
-  readonly #matchIndex: Map<MemberId, number> = new Map();
-  /** Leader: who was heard from since the last check of the quorum. */
-  readonly #heardFrom: Set<MemberId> = new Set();
-  /** Leader: a change of membership may be proposed once this index is applied. */
-  #pendingConfIndex = 0;
-  /** Leader: data bytes of the entries above the commit index. */
-  #uncommittedBytes = 0;
-  /** Leader: reads that wait for the first commit of the term (thesis section 6.4). */
-  #pendingReads: { readonly from: MemberId; readonly context: Uint8Array }[] = [];
-  #transferee: MemberId = noMember;
-  #sequence = 0;
-  #asked: Map<number, Uint8Array> = new Map();
-
-  // What the next Ready is made of.
-  #messages: PeerMessage[] = [];
-  /** Messages that promise something which is not on disk yet. */
-  #afterDurable: PeerMessage[] = [];
-  #readStates: ReadState[] = [];
   /** What storage was last given. */
   #handedTerm: number;
   #handedVote: MemberId;
   #reportedSoftState: SoftState;
 
   constructor(config: RaftConfig) {
-    const { initial } = config;
-    const hardState = initial.hardState ?? { term: 0, vote: noMember, commit: 0 };
     checkConfig(config);
-    this.#config = config;
-    this.#id = config.id;
-    this.#conf = initial.confState;
-    this.#log = new RaftLog(initial.compacted, initial.entries, hardState.commit, initial.appliedIndex);
+    const { compacted, entries, appliedIndex, hardState = { term: 0, vote: noMember, commit: 0 } } = config.initial;
+    const log = new RaftLog(compacted, entries, hardState.commit, appliedIndex);
     // The entries of a torn last append may be there without its hard state. Nothing was promised in their term yet: it had no vote.
-    const isTorn = hardState.term < this.#log.lastTerm;
-    this.#term = isTorn ? this.#log.lastTerm : hardState.term;
-    this.#vote = isTorn ? noMember : hardState.vote;
+    const isTorn = hardState.term < log.lastTerm;
+    this.#config = config;
+    this.#member = new Member(config, log, isTorn ? log.lastTerm : hardState.term, isTorn ? noMember : hardState.vote);
+    this.#election = new Election(this.#member);
+    this.#following = new Following(this.#member);
+    this.#forwarding = new Forwarding(this.#member);
     this.#handedTerm = hardState.term;
     this.#handedVote = hardState.vote;
     this.#restartElectionTimer();
@@ -157,49 +88,87 @@ export class Raft {
 
   // ---- what the host asks ----
 
+  /** A description, made anew for each call. The getters below are for the host's way. */
   status(): Status {
+    const { id, vote, conf, log } = this.#member;
     return {
       ...this.#softState(),
-      id: this.#id,
-      vote: this.#vote,
-      commitIndex: this.#log.committedIndex,
-      appliedIndex: this.#log.appliedIndex,
-      lastIndex: this.#log.lastIndex,
-      durableIndex: this.#log.durableIndex,
-      compactedIndex: this.#log.compactedIndex,
-      uncommittedBytes: this.#uncommittedBytes,
-      confState: this.#conf,
-      transferee: this.#transferee,
-      progress: [],
+      id,
+      vote,
+      commitIndex: log.committedIndex,
+      appliedIndex: log.appliedIndex,
+      lastIndex: log.lastIndex,
+      durableIndex: log.durableIndex,
+      compactedIndex: log.compactedIndex,
+      uncommittedBytes: this.#leadership?.uncommittedBytes ?? 0,
+      confState: conf,
+      transferee: this.#leadership?.transferee ?? noMember,
+      progress: this.#leadership?.progress ?? [],
     };
   }
 
   get term(): number {
-    return this.#term;
+    return this.#member.term;
   }
   get role(): Role {
-    return this.#role === 'follower' && this.#conf.learners.includes(this.#id) ? 'learner' : this.#role;
+    return this.#role === 'follower' && this.#member.conf.learners.includes(this.#member.id) ? 'learner' : this.#role;
+  }
+  get isLeader(): boolean {
+    return this.#role === 'leader';
   }
   /** {@link noMember} while none is known. */
   get leader(): MemberId {
-    return this.#leader;
+    return this.#member.leader;
   }
   get commitIndex(): number {
-    return this.#log.committedIndex;
+    return this.#member.log.committedIndex;
+  }
+  get appliedIndex(): number {
+    return this.#member.log.appliedIndex;
+  }
+  get lastIndex(): number {
+    return this.#member.log.lastIndex;
+  }
+  /** Last index that is durable here. */
+  get durableIndex(): number {
+    return this.#member.log.durableIndex;
+  }
+  /** Entries above this index are held in memory. */
+  get compactedIndex(): number {
+    return this.#member.log.compactedIndex;
+  }
+  /** As of the applied index. */
+  get confState(): ConfState {
+    return this.#member.conf;
+  }
+  /** {@link noMember} unless leadership is being transferred. */
+  get transferee(): MemberId {
+    return this.#leadership?.transferee ?? noMember;
+  }
+
+  /** What this leader knows of a member; undefined for itself, for who is no member, and when it does not lead. */
+  progressOf(member: MemberId): MemberProgress | undefined {
+    return this.#leadership?.progressOf(member);
   }
 
   /** One unit of time has passed. */
   tick(): void {
+    if (this.#leadership) {
+      if (!this.#leadership.tick()) this.#becomeFollower(this.#member.term, noMember);
+      return;
+    }
     this.#electionElapsed += 1;
-    if (this.#role === 'leader') this.#tickLeader();
-    else if (this.#electionElapsed >= this.#randomizedElectionTimeout) this.campaign();
+    if (this.#electionElapsed < this.#randomizedElectionTimeout) return;
+    this.campaign();
+    // Who may not campaign has lost its leader all the same.
+    if (this.#role === 'follower') this.#setLeader(noMember);
   }
 
   /** Begins an election, if this member is a voter and may: the host need not wait for the timeout when it knows that nobody else can lead. */
   campaign(): void {
-    if (this.#role === 'leader' || !this.#mayCampaign()) return;
+    if (this.#leadership || !this.#election.mayCampaign) return;
     // All it waits for is its own disk. Another term would only make that write worthless.
-    if (this.#role === 'candidate' && this.#isSoleVoter) return;
+    if (this.#role === 'candidate' && this.#member.isSoleVoter) return;
     if (this.#config.preVote) this.#becomePreCandidate();
     else this.#becomeCandidate(false);
   }
@@ -222,32 +191,42 @@ export class Raft {
     return this.#proposeEntry('confChange', encodeConfChange(change));
   }
 
+  #proposeEntry(type: Entry['type'], data: Uint8Array): ProposalResult {
+    if (this.#leadership) return this.#leadership.propose(type, data);
+    const { leader } = this.#member;
+    if (leader === noMember) return { status: 'dropped', reason: 'noLeader' };
+    this.#forwarding.propose(type, data);
+    return { status: 'forwarded', leader };
+  }
+
   /**
    * A change of membership was applied: called for each entry of type `confChange`, in order with the others. The host may turn the change
    * down (the member is already there, say) by not calling this for it.
    * @returns the configuration from now on, to be kept with the applied index.
    */
   applyConfChange(change: ConfChange): ConfState {
-    this.#conf = changedConfState(this.#conf, change);
-    if (change.type === 'remove') this.#matchIndex.delete(change.member);
-    if (this.#transferee === change.member) this.#transferee = noMember;
-    if (this.#role === 'leader' && !this.#conf.voters.includes(this.#id)) this.#becomeFollower(this.#term, noMember);
-    // A smaller cluster may have a quorum for what a larger one had not.
-    if (this.#role === 'leader') this.#advanceCommit();
-    return this.#conf;
+    const conf = changedConfState(this.#member.conf, change);
+    this.#member.conf = conf;
+    if (!this.#leadership) return conf;
+    if (this.#member.isVoter) {
+      this.#leadership.followConf();
+    } else {
+      // The others learn of the commit before this leader is gone: without it they would still ask it for its vote.
+      this.#leadership.sendLastHeartbeats();
+      this.#becomeFollower(this.#member.term, noMember);
+    }
+    return conf;
   }
 
   /**
-   * Asks up to where a linearizable read must see the log; the answer is a {@link ReadState} with this context. Contexts must not repeat, as
-   * an old answer must not be taken for a new one. False: no leader is known. True is no promise: when the leader changes, no answer comes.
+   * Asks up to where a linearizable read must see the log; the answer is a {@link ReadState} with this context. False: no leader is known. True
+   * is no promise: a message may be lost, and when the leader changes no answer comes.
+   * @param context not used for another question while the answer to this one is awaited.
    */
   readIndex(context: Uint8Array): boolean {
-    if (this.#role === 'leader') this.#readAsLeader(this.#id, context);
-    else if (this.#leader !== noMember) {
-      const sequence = ++this.#sequence;
-      this.#asked.set(sequence, context);
-      this.#messages.push({ type: 'readIndex', ...this.#envelope(this.#leader), incarnation: this.#config.incarnation, sequence });
-    } else return false;
+    if (this.#leadership) this.#leadership.read(context);
+    else if (this.#member.leader !== noMember) this.#forwarding.read(context);
+    else return false;
     return true;
   }
 
@@ -256,7 +235,7 @@ export class Raft {
    * term, so no other member can know of a later commit. Otherwise undefined.
    */
   get soleReadIndex(): number | undefined {
-    return this.#role === 'leader' && this.#isSoleVoter && this.#hasCommittedInTerm ? this.#log.committedIndex : undefined;
+    return this.#leadership?.soleReadIndex;
   }
 
   /**
@@ -264,92 +243,94 @@ export class Raft {
    * False: this member does not lead, or the target is no other voter.
    */
   transferLeadership(target: MemberId): boolean {
-    if (this.#role !== 'leader' || target === this.#id || !this.#conf.voters.includes(target)) return false;
-    this.#transferee = target;
-    this.#electionElapsed = 0;
-    this.#continueTransfer();
-    return true;
+    return this.#leadership?.transferTo(target) ?? false;
   }
 
   /** The highest index up to which entries may be forgotten when the newest applied ones are kept, as many as fit both bounds. */
   catchUpIndex(maxEntries: number, maxBytes: number): number {
-    let [index, bytes] = [this.#log.appliedIndex, 0];
-    while (index > this.#log.compactedIndex && this.#log.appliedIndex - index < maxEntries) {
-      bytes += dataBytes(this.#log.slice(index - 1, index));
-      if (bytes > maxBytes) break;
-      index -= 1;
-    }
-    return index;
+    return this.#member.log.catchUpIndex(maxEntries, maxBytes);
   }
 
   /** Forgets entries up to `index` (at most the applied index): who still needs them is brought a snapshot. */
   compact(index: number): void {
-    this.#log.compact(index);
+    this.#member.log.compact(index);
   }
 
   // ---- what the host must do ----
 
   hasReady(): boolean {
+    const { messages, readStates, afterDurable, log } = this.#member;
     return (
-      this.#messages.length > 0 ||
-      this.#readStates.length > 0 ||
-      this.#afterDurable.length > 0 ||
-      this.#log.handedIndex < this.#log.lastIndex ||
+      messages.length > 0 ||
+      readStates.length > 0 ||
+      afterDurable.length > 0 ||
+      log.handedIndex < log.lastIndex ||
+      log.hasSnapshot ||
+      log.hasUnapplied ||
       this.#hardStateChanged ||
-      this.#log.hasUnapplied ||
-      this.#softStateChanged
+      this.#softStateChanged ||
+      (this.#leadership?.isDue ?? false)
     );
   }
 
   /** Everything there is to do now. The core counts it as under way: each piece of work is handed out once. */
   ready(): Ready {
+    this.#leadership?.prepare();
+    this.#forwarding.close();
     const append = this.#takeAppend();
-    const entries = this.#log.takeUnapplied();
-    const ready: Ready = {
-      messages: this.#messages,
+    const entries = this.#member.log.takeUnapplied();
+    const { messages, readStates } = this.#member;
+    this.#member.messages = [];
+    this.#member.readStates = [];
+    return {
+      messages,
       append,
       apply: entries.length > 0 ? { entries } : undefined,
-      readStates: this.#readStates,
-      snapshotsFor: [],
+      readStates,
+      snapshotsFor: this.#leadership?.takeSnapshotsFor() ?? [],
       softState: this.#takeSoftState(),
     };
-    this.#messages = [];
-    this.#readStates = [];
-    return ready;
   }
 
   #takeAppend(): StorageAppend | undefined {
-    const entries = this.#log.takeUnwritten(this.#config.maxEntriesPerAppendBytes);
-    const last = entries.at(-1);
-    const hardState = last || this.#hardStateChanged ? this.#takeHardState() : undefined;
-    const responses: (PeerMessage | StorageAppendResponse)[] = last ? [this.#log.began(last)] : [];
+    const { log, afterDurable } = this.#member;
+    const snapshot = log.takeSnapshot();
+    const entries = log.takeUnwritten(this.#config.maxEntriesPerAppendBytes);
+    const end = entries.at(-1) ?? snapshot;
+    const hardState = end || this.#hardStateChanged ? this.#takeHardState() : undefined;
+    const responses: (PeerMessage | StorageAppendResponse)[] = end ? [log.began(end, snapshot)] : [];
     // While entries are left, what they promise waits for the append that holds the last of them.
-    if (this.#log.handedIndex === this.#log.lastIndex) {
-      responses.push(...this.#afterDurable);
-      this.#afterDurable = [];
+    if (log.handedIndex === log.lastIndex && afterDurable.length > 0) {
+      responses.push(...afterDurable);
+      this.#member.afterDurable = [];
     }
     if (!hardState && responses.length === 0) return undefined;
-    return { entries, hardState, snapshot: undefined, responses };
+    return { entries, hardState, snapshot, responses };
   }
 
-  /** The commit index is cut to what is durable here: a restart that finds it beyond the end of its log then knows that entries were lost. */
+  /**
+   * The commit index is cut to what storage has been given, which is on disk when this record is: a restart that finds it beyond the end of its
+   * log then knows that entries were lost. It must not be cut further. A change of membership is proposed after the one before it is committed,
+   * and who holds both has to know that after a restart too, or it would campaign among the voters of before the first.
+   */
   #takeHardState(): HardState {
-    this.#handedTerm = this.#term;
-    this.#handedVote = this.#vote;
-    return { term: this.#term, vote: this.#vote, commit: Math.min(this.#log.committedIndex, this.#log.durableIndex) };
+    const { term, vote, log } = this.#member;
+    this.#handedTerm = term;
+    this.#handedVote = vote;
+    return { term, vote, commit: Math.min(log.committedIndex, log.handedIndex) };
   }
 
   get #hardStateChanged(): boolean {
-    return this.#handedTerm !== this.#term || this.#handedVote !== this.#vote;
+    return this.#handedTerm !== this.#member.term || this.#handedVote !== this.#member.vote;
   }
 
   #softState(): SoftState {
-    return { role: this.role, leader: this.#leader, term: this.#term };
+    return { role: this.role, leader: this.leader, term: this.term };
   }
 
   get #softStateChanged(): boolean {
     const { role, leader, term } = this.#reportedSoftState;
-    return role !== this.role || leader !== this.#leader || term !== this.#term;
+    return role !== this.role || leader !== this.leader || term !== this.term;
   }
 
   #takeSoftState(): SoftState | undefined {
@@ -364,25 +345,31 @@ export class Raft {
   step(message: Message): void {
     switch (message.type) {
       case 'storageAppendResponse':
-        this.#log.acknowledge(message);
-        if (this.#role === 'leader') this.#advanceCommit();
+        this.#onDurable(message);
         break;
       case 'storageApplyResponse':
-        this.#log.appliedTo(message.index);
+        this.#member.log.appliedTo(message.index);
         break;
       case 'unreachable':
       case 'snapshotDelivered':
       case 'snapshotFailed':
-        break; // Hints for replication to others.
+        this.#leadership?.report(message);
+        break;
       default:
-        if (message.to === this.#id && this.#admit(message)) this.#dispatch(message);
+        if (message.to === this.#member.id && this.#admit(message)) this.#dispatch(message);
     }
+  }
+
+  #onDurable(response: StorageAppendResponse): void {
+    const restored = this.#member.log.acknowledge(response);
+    if (restored) this.#member.conf = restored.confState;
+    this.#leadership?.advanceCommit();
   }
 
   /** The term rules (thesis section 3.3). True: the message is of the current term, or its kind stands above terms. */
   #admit(message: PeerMessage): boolean {
-    if (message.term > this.#term) return this.#admitNewer(message);
-    if (message.term < this.#term) return this.#refuseOlder(message);
+    if (message.term > this.#member.term) return this.#admitNewer(message);
+    if (message.term < this.#member.term) return this.#refuseOlder(message);
     return true;
   }
 
@@ -401,12 +388,12 @@ export class Raft {
     switch (message.type) {
       case 'requestVote':
       case 'requestPreVote':
-        this.#answerVote(message, false);
+        this.#election.answer(message, false);
         break;
       case 'appendEntries':
       case 'heartbeat':
       case 'installSnapshot':
-        this.#rejectAppend(message.from, 0);
+        this.#following.reject(message.from, 0, 0);
         break;
       default:
     }
@@ -420,113 +407,131 @@ export class Raft {
    */
   #holdsOnToLeader({ type, leadershipTransfer }: RequestVote): boolean {
     if (leadershipTransfer || (type === 'requestVote' && !this.#config.checkQuorum)) return false;
-    return this.#leader !== noMember && this.#electionElapsed < this.#config.electionTimeoutTicks;
+    return this.isLeader || (this.leader !== noMember && this.#electionElapsed < this.#config.electionTimeoutTicks);
   }
 
   #dispatch(message: PeerMessage): void {
-    if (this.#role === 'leader') this.#heardFrom.add(message.from);
+    this.#leadership?.heardFrom(message.from);
     switch (message.type) {
       case 'requestVote':
       case 'requestPreVote':
-        this.#answerVote(message, this.#grants(message));
+        this.#onVoteRequest(message);
         break;
       case 'requestVoteResponse':
       case 'requestPreVoteResponse':
-        this.#countVote(message);
+        this.#onVote(message);
         break;
       case 'appendEntries':
       case 'heartbeat':
       case 'installSnapshot':
-        this.#followLeader(message.from);
-        this.#dispatchFromLeader(message);
+        this.#onLeader(message);
         break;
       case 'appendEntriesResponse':
-        this.#noteMatch(message);
+        this.#leadership?.onAppendResponse(message);
         break;
       case 'heartbeatResponse':
-        break; // That it came is all it says.
+        this.#leadership?.onHeartbeatResponse(message);
+        break;
       case 'timeoutNow':
-        if (this.#role === 'follower' && this.#mayCampaign()) this.#becomeCandidate(true);
+        if (!this.#leadership && this.#election.mayCampaign) this.#becomeCandidate(true);
         break;
       case 'propose':
-        this.#proposeForwarded(message);
+        this.#leadership?.onPropose(message);
         break;
       case 'readIndex':
+        this.#leadership?.onReadIndex(message);
         break;
       case 'readIndexResponse':
-        if (message.incarnation !== this.#config.incarnation || !this.#asked.has(message.sequence)) break;
-        this.#readStates.push({ index: message.index, context: this.#asked.get(message.sequence)! });
-        this.#asked.delete(message.sequence);
+        this.#forwarding.answered(message);
         break;
     }
   }
 
-  #dispatchFromLeader(message: AppendEntries | Heartbeat | InstallSnapshot): void {
-    if (message.type === 'appendEntries') this.#appendFromLeader(message);
-    else if (message.type === 'heartbeat') this.#answerHeartbeat(message);
-    // A snapshot is not taken: the leader learns how far this log is good, and goes on from there.
-    else this.#acceptAppend(message.from, this.#log.committedIndex);
+  #onLeader(message: AppendEntries | Heartbeat | InstallSnapshot): void {
+    const { id, term } = this.#member;
+    const { from } = message;
+    invariant(!this.#leadership, () => `members ${id.toString(16)} and ${from.toString(16)} both lead in term ${term}`);
+    if (this.#role === 'follower') this.#setLeader(from);
+    else this.#becomeFollower(term, from);
+    this.#electionElapsed = 0;
+    if (message.type === 'appendEntries') this.#following.append(message);
+    else if (message.type === 'heartbeat') this.#following.heartbeat(message);
+    else this.#following.snapshot(message);
   }
 
-  #envelope(to: MemberId): { readonly from: MemberId; readonly to: MemberId; readonly term: number } {
-    return { from: this.#id, to, term: this.#term };
+  #onVoteRequest(request: RequestVote): void {
+    const granted = this.#election.grants(request);
+    if (granted && request.type === 'requestVote') {
+      this.#member.vote = request.from;
+      this.#electionElapsed = 0;
+    }
+    this.#election.answer(request, granted);
+  }
+
+  #onVote({ type, from, term, granted }: RequestVoteResponse): void {
+    const isPreVote = type === 'requestPreVoteResponse';
+    if (this.#role !== (isPreVote ? 'preCandidate' : 'candidate')) return;
+    // An answer to an earlier campaign of ours.
+    if (isPreVote && granted && term !== this.#member.term + 1) return;
+    this.#onVoteResult(this.#election.count(from, granted));
+  }
+
+  #onVoteResult(result: VoteResult): void {
+    if (result === 'lost') this.#becomeFollower(this.#member.term, noMember);
+    if (result !== 'won') return;
+    if (this.#role === 'preCandidate') this.#becomeCandidate(false);
+    else this.#becomeLeader();
   }
 
   // ---- roles ----
 
   #becomeFollower(term: number, leader: MemberId): void {
-    invariant(term >= this.#term, () => `term goes back from ${this.#term} to ${term}`);
-    if (term > this.#term) this.#enterTerm(term, noMember);
-    this.#role = 'follower';
-    this.#leader = leader;
-    this.#forgetRole();
+    invariant(term >= this.#member.term, () => `term goes back from ${this.#member.term} to ${term}`);
+    if (term > this.#member.term) this.#enterTerm(term, noMember);
+    this.#begin('follower', leader);
   }
 
   #becomePreCandidate(): void {
     // Neither term nor vote change, and the member goes on answering in its term.
-    this.#role = 'preCandidate';
-    this.#leader = noMember;
-    this.#forgetRole();
-    this.#requestVotes('requestPreVote', this.#term + 1, false);
-    this.#noteVote(this.#id, true);
+    this.#begin('preCandidate', noMember);
+    this.#election.ask('requestPreVote', this.#member.term + 1, false);
+    this.#onVoteResult(this.#election.count(this.#member.id, true));
   }
 
   #becomeCandidate(leadershipTransfer: boolean): void {
-    this.#enterTerm(this.#term + 1, this.#id);
-    this.#role = 'candidate';
-    this.#leader = noMember;
-    this.#forgetRole();
-    this.#requestVotes('requestVote', this.#term, leadershipTransfer);
+    const { id } = this.#member;
+    this.#enterTerm(this.#member.term + 1, id);
+    this.#begin('candidate', noMember);
+    this.#election.ask('requestVote', this.#member.term, leadershipTransfer);
     // The own vote counts like any other: when it is durable. Before that, a crash could have it cast again for somebody else.
-    this.#afterDurable.push({ type: 'requestVoteResponse', ...this.#envelope(this.#id), granted: true });
+    this.#member.afterDurable.push({ type: 'requestVoteResponse', ...this.#member.envelope(id), granted: true });
   }
 
   #becomeLeader(): void {
-    this.#role = 'leader';
-    this.#leader = this.#id;
-    this.#forgetRole();
-    // Whatever is in the log and not applied may be a change of membership.
-    this.#pendingConfIndex = this.#log.lastIndex;
-    this.#uncommittedBytes = dataBytes(this.#log.slice(this.#log.committedIndex, this.#log.lastIndex));
-    this.#log.append(this.#term, 'normal', noBytes);
-    this.#sendHeartbeats();
+    this.#begin('leader', this.#member.id);
+    this.#leadership = new Leadership(this.#member);
+  }
+
+  #begin(role: Exclude<Role, 'learner'>, leader: MemberId): void {
+    this.#role = role;
+    this.#leadership = undefined;
+    this.#election.reset();
+    this.#forwarding.forget();
+    this.#member.leader = leader;
+    this.#restartElectionTimer();
+  }
+
+  #setLeader(leader: MemberId): void {
+    if (this.#member.leader === leader) return;
+    this.#member.leader = leader;
+    this.#forwarding.forget();
   }
 
   /** Term and vote change together: a vote belongs to a term. */
   #enterTerm(term: number, vote: MemberId): void {
     invariant(Number.isSafeInteger(term), () => `term ${term} is beyond 2^53-1`);
-    this.#term = term;
-    this.#vote = vote;
-  }
-
-  #forgetRole(): void {
-    this.#votes.clear();
-    this.#matchIndex.clear();
-    this.#heardFrom.clear();
-    this.#pendingReads = [];
-    this.#uncommittedBytes = 0;
-    this.#transferee = noMember;
-    this.#restartElectionTimer();
+    this.#member.term = term;
+    this.#member.vote = vote;
   }
 
   #restartElectionTimer(): void {
@@ -534,262 +539,6 @@ export class Raft {
     const chance = electionTimeoutJitter();
     invariant(chance >= 0 && chance < 1, () => `electionTimeoutJitter gave ${chance}`);
     this.#electionElapsed = 0;
-    this.#heartbeatElapsed = 0;
     this.#randomizedElectionTimeout = electionTimeoutTicks + Math.floor(chance * electionTimeoutTicks);
   }
-
-  get #isSoleVoter(): boolean {
-    return this.#conf.voters.length === 1 && this.#conf.voters[0] === this.#id;
-  }
-
-  // ---- elections ----
-
-  /** A change of membership that is committed and not applied hides who the voters are. */
-  #mayCampaign(): boolean {
-    if (!this.#conf.voters.includes(this.#id)) return false;
-    return !this.#log.slice(this.#log.appliedIndex, this.#log.committedIndex).some((entry) => entry.type === 'confChange');
-  }
-
-  #requestVotes(type: RequestVote['type'], term: number, leadershipTransfer: boolean): void {
-    const { lastIndex: lastLogIndex, lastTerm: lastLogTerm } = this.#log;
-    for (const to of this.#otherVoters()) {
-      this.#messages.push({ type, from: this.#id, to, term, lastLogIndex, lastLogTerm, leadershipTransfer });
-    }
-  }
-
-  /** Also a learner answers: its own configuration may be the older one. */
-  #grants(request: RequestVote): boolean {
-    const isFree = request.type === 'requestPreVote' ? request.term > this.#term : this.#vote === noMember && this.#leader === noMember;
-    return (isFree || this.#vote === request.from) && this.#log.isUpToDate(request.lastLogIndex, request.lastLogTerm);
-  }
-
-  #answerVote(request: RequestVote, granted: boolean): void {
-    const isPreVote = request.type === 'requestPreVote';
-    if (granted && !isPreVote) {
-      this.#vote = request.from;
-      this.#electionElapsed = 0;
-    }
-    this.#afterDurable.push({
-      type: isPreVote ? 'requestPreVoteResponse' : 'requestVoteResponse',
-      from: this.#id,
-      to: request.from,
-      term: granted ? request.term : this.#term,
-      granted,
-    });
-  }
-
-  #countVote(response: RequestVoteResponse): void {
-    const isPreVote = response.type === 'requestPreVoteResponse';
-    if (this.#role !== (isPreVote ? 'preCandidate' : 'candidate')) return;
-    // An answer to an earlier campaign of ours.
-    if (isPreVote && response.granted && response.term !== this.#term + 1) return;
-    this.#noteVote(response.from, response.granted);
-  }
-
-  #noteVote(voter: MemberId, granted: boolean): void {
-    if (!this.#votes.has(voter)) this.#votes.set(voter, granted);
-    const result = voteResult(this.#conf.voters, this.#votes);
-    if (result === 'lost') this.#becomeFollower(this.#term, noMember);
-    if (result !== 'won') return;
-    if (this.#role === 'preCandidate') this.#becomeCandidate(false);
-    else this.#becomeLeader();
-  }
-
-  #otherVoters(): readonly MemberId[] {
-    return this.#conf.voters.filter((voter) => voter !== this.#id);
-  }
-
-  // ---- following ----
-
-  #followLeader(leader: MemberId): void {
-    invariant(this.#role !== 'leader', () => `members ${this.#id.toString(16)} and ${leader.toString(16)} both lead in term ${this.#term}`);
-    if (this.#role !== 'follower') this.#becomeFollower(this.#term, leader);
-    this.#leader = leader;
-    this.#electionElapsed = 0;
-  }
-
-  #appendFromLeader(message: AppendEntries): void {
-    const { from, prevLogIndex, prevLogTerm, entries, leaderCommit } = message;
-    // Committed entries agree by Raft's safety, also where they are compacted and cannot be compared.
-    if (prevLogIndex < this.#log.committedIndex) {
-      this.#acceptAppend(from, this.#log.committedIndex);
-    } else if (this.#log.termAt(prevLogIndex) !== prevLogTerm) {
-      this.#rejectAppend(from, prevLogIndex);
-    } else {
-      this.#log.merge({ index: prevLogIndex, term: prevLogTerm }, entries);
-      const agreed = prevLogIndex + entries.length;
-      // What lies behind the message may be another leader's, whatever is committed elsewhere.
-      this.#log.commitTo(Math.min(leaderCommit, agreed));
-      this.#acceptAppend(from, agreed);
-    }
-  }
-
-  #acceptAppend(leader: MemberId, index: number): void {
-    this.#afterDurable.push({
-      type: 'appendEntriesResponse',
-      ...this.#envelope(leader),
-      index,
-      rejected: false,
-      hintIndex: 0,
-      hintTerm: 0,
-    });
-  }
-
-  #rejectAppend(leader: MemberId, prevLogIndex: number): void {
-    const hintIndex = Math.min(prevLogIndex, this.#log.lastIndex);
-    this.#afterDurable.push({
-      type: 'appendEntriesResponse',
-      ...this.#envelope(leader),
-      index: prevLogIndex,
-      rejected: true,
-      hintIndex,
-      hintTerm: this.#log.termAt(hintIndex) ?? 0,
-    });
-  }
-
-  #answerHeartbeat(message: Heartbeat): void {
-    this.#log.commitTo(message.leaderCommit);
-    this.#messages.push({ type: 'heartbeatResponse', ...this.#envelope(message.from), round: message.round });
-  }
-
-  // ---- leading ----
-
-  #tickLeader(): void {
-    this.#heartbeatElapsed += 1;
-    if (this.#electionElapsed >= this.#config.electionTimeoutTicks) this.#checkQuorum();
-    if (this.#role !== 'leader' || this.#heartbeatElapsed < this.#config.heartbeatTicks) return;
-    this.#heartbeatElapsed = 0;
-    this.#sendHeartbeats();
-  }
-
-  #checkQuorum(): void {
-    this.#electionElapsed = 0;
-    this.#transferee = noMember;
-    if (this.#config.checkQuorum && !this.#hearsFromQuorum()) this.#becomeFollower(this.#term, noMember);
-    this.#heardFrom.clear();
-  }
-
-  #hearsFromQuorum(): boolean {
-    const { voters } = this.#conf;
-    return voters.filter((voter) => voter === this.#id || this.#heardFrom.has(voter)).length >= quorumSize(voters);
-  }
-
-  #sendHeartbeats(): void {
-    for (const to of [...this.#otherVoters(), ...this.#conf.learners]) {
-      const leaderCommit = Math.min(this.#log.committedIndex, this.#matchIndex.get(to) ?? 0);
-      this.#messages.push({ type: 'heartbeat', ...this.#envelope(to), leaderCommit, round: 1 });
-    }
-  }
-
-  #proposeEntry(type: Entry['type'], data: Uint8Array): ProposalResult {
-    if (this.#role === 'leader') return this.#appendProposal(type, data);
-    if (this.#leader === noMember) return dropped('noLeader');
-    this.#messages.push({ type: 'propose', ...this.#envelope(this.#leader), incarnation: this.#config.incarnation, sequence: ++this.#sequence, entries: [{ type, data }] });
-    return { status: 'forwarded', leader: this.#leader };
-  }
-
-  #appendProposal(type: Entry['type'], data: Uint8Array): ProposalResult {
-    const reason = this.#dropReason(type, data);
-    if (reason) return dropped(reason);
-    const { term, index } = this.#log.append(this.#term, type, data);
-    this.#uncommittedBytes += data.length;
-    if (type === 'confChange') this.#pendingConfIndex = index;
-    return { status: 'appended', term, index };
-  }
-
-  #dropReason(type: Entry['type'], data: Uint8Array): DropReason | undefined {
-    if (!this.#conf.voters.includes(this.#id)) return 'notMember';
-    if (this.#transferee !== noMember) return 'transferringLeadership';
-    if (this.#uncommittedBytes > 0 && this.#uncommittedBytes + data.length > this.#config.maxUncommittedBytes) return 'tooMuchUncommitted';
-    if (type !== 'confChange') return undefined;
-    // Ongaro, raft-dev, July 2015: without this, leaders of two terms could each change the configuration by one and share no quorum.
-    if (!this.#hasCommittedInTerm) return 'ownTermNotCommitted';
-    return this.#pendingConfIndex > this.#log.appliedIndex ? 'confChangePending' : undefined;
-  }
-
-  /** Dropped ones are lost: their proposer cannot be answered, and finds out by its own timeout. */
-  #proposeForwarded(message: Propose): void {
-    if (this.#role !== 'leader') return;
-    for (const { type, data } of message.entries) this.#appendProposal(type, data);
-  }
-
-  #noteMatch(response: AppendEntriesResponse): void {
-    if (this.#role !== 'leader' || response.rejected) return;
-    invariant(
-      response.index <= this.#log.lastIndex,
-      () => `a follower holds ${response.index}, this leader ends at ${this.#log.lastIndex}`,
-    );
-    const known = this.#matchIndex.get(response.from) ?? 0;
-    if (response.index <= known) return;
-    this.#matchIndex.set(response.from, response.index);
-    this.#advanceCommit();
-    this.#continueTransfer();
-  }
-
-  /** Only an entry of the leader's own term is committed by counting; it takes its predecessors with it (thesis section 3.6.2). */
-  #advanceCommit(): void {
-    const before = this.#log.committedIndex;
-    const held = quorumIndex(this.#conf.voters, (voter) =>
-      voter === this.#id ? this.#log.durableIndex : (this.#matchIndex.get(voter) ?? 0),
-    );
-    if (held <= before || this.#log.termAt(held) !== this.#term) return;
-    this.#log.commitTo(held);
-    this.#uncommittedBytes -= dataBytes(this.#log.slice(before, held));
-    invariant(this.#uncommittedBytes >= 0, () => `more bytes were committed than appended: ${this.#uncommittedBytes}`);
-    this.#releaseReads();
-  }
-
-  get #hasCommittedInTerm(): boolean {
-    return this.#log.termAt(this.#log.committedIndex) === this.#term;
-  }
-
-  #continueTransfer(): void {
-    const target = this.#transferee;
-    if (target === noMember || this.#matchIndex.get(target) !== this.#log.lastIndex) return;
-    this.#messages.push({ type: 'timeoutNow', ...this.#envelope(target) });
-  }
-
-  // ---- reads ----
-
-  #readAsLeader(from: MemberId, context: Uint8Array): void {
-    this.#pendingReads.push({ from, context });
-    this.#releaseReads();
-  }
-
-  /**
-   * A new leader holds every committed entry but does not know how far they go until one of its own is committed (thesis section 6.4). With
-   * other voters the quorum would have to confirm next that nobody else leads.
-   */
-  #releaseReads(): void {
-    const index = this.soleReadIndex;
-    if (index === undefined || this.#pendingReads.length === 0) return;
-    for (const { from, context } of this.#pendingReads) {
-      if (from === this.#id) this.#readStates.push({ index, context });
-    }
-    this.#pendingReads = [];
-  }
-}
-
-function dropped(reason: DropReason): ProposalResult {
-  return { status: 'dropped', reason };
-}
-
-function dataBytes(entries: readonly Entry[]): number {
-  let bytes = 0;
-  for (const entry of entries) bytes += entry.data.length;
-  return bytes;
-}
-
-function checkConfig(config: RaftConfig): void {
-  const { id, heartbeatTicks, electionTimeoutTicks, maxUncommittedBytes, maxEntriesPerAppendBytes } = config;
-  const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 1;
-  invariant(id !== noMember, () => 'member id 0 means no member');
-  invariant(isCount(heartbeatTicks), () => `heartbeatTicks is ${heartbeatTicks}`);
-  invariant(isCount(electionTimeoutTicks), () => `electionTimeoutTicks is ${electionTimeoutTicks}`);
-  invariant(
-    heartbeatTicks < electionTimeoutTicks,
-    () => `${heartbeatTicks} heartbeatTicks do not fit below ${electionTimeoutTicks} electionTimeoutTicks`,
-  );
-  invariant(isCount(maxUncommittedBytes), () => `maxUncommittedBytes is ${maxUncommittedBytes}`);
-  invariant(isCount(maxEntriesPerAppendBytes), () => `maxEntriesPerAppendBytes is ${maxEntriesPerAppendBytes}`);
 }

@@ -9,7 +9,8 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { decodeConfChange } from './conf-change.ts';
-import { Raft, type RaftConfig } from './raft.ts';
+import type { RaftConfig } from './config.ts';
+import { Raft } from './raft.ts';
 import type {
   ConfChange,
   ConfState,
@@ -84,6 +85,7 @@ class Host {
     const number = (name: string, otherwise: number): number => Number(fields.get(name) ?? otherwise);
     this.#config = {
       id: BigInt(fields.get('id') ?? 1),
+      incarnation: 1,
       electionTimeoutTicks: number('election', 3),
       heartbeatTicks: 1,
       preVote: fields.get('prevote') !== 'off',
@@ -203,7 +205,7 @@ function message(type: string, fields: Fields): Message {
     return [term, index];
   };
   const envelope = { from: BigInt(fields.get('from') ?? 2), to: BigInt(fields.get('to') ?? 1), term: number('term') };
-  const context = bytes(fields.get('context') ?? '');
+  const numbers = { incarnation: Number(fields.get('incarnation') ?? 1), sequence: Number(fields.get('sequence') ?? 1) };
   const rejected = fields.has('rejected');
   switch (type) {
     case 'requestVote':
@@ -222,12 +224,13 @@ function message(type: string, fields: Fields): Message {
     case 'appendEntriesResponse':
       return { type, ...envelope, index: number('index'), rejected, hintIndex: 0, hintTerm: 0 };
     case 'heartbeat':
-      return { type, ...envelope, leaderCommit: number('commit'), context };
+      return { type, ...envelope, leaderCommit: number('commit'), round: number('round') };
     case 'heartbeatResponse':
+      return { type, ...envelope, round: number('round') };
     case 'readIndex':
-      return { type, ...envelope, context };
+      return { type, ...envelope, ...numbers };
     case 'readIndexResponse':
-      return { type, ...envelope, context, index: number('index') };
+      return { type, ...envelope, ...numbers, index: number('index') };
     case 'installSnapshot': {
       const [term, index] = pair('snapshot');
       return { type, ...envelope, snapshot: { term, index, confState: { voters: [1n], learners: [] } } };
@@ -235,7 +238,7 @@ function message(type: string, fields: Fields): Message {
     case 'timeoutNow':
       return { type, ...envelope };
     case 'propose':
-      return { type, ...envelope, entries: [{ type: 'normal', data: bytes(fields.get('data') ?? 'x') }] };
+      return { type, ...envelope, ...numbers, entries: [{ type: 'normal', data: bytes(fields.get('data') ?? 'x') }] };
     case 'unreachable':
       return { type, member: envelope.from };
     default:

@@ -1,0 +1,58 @@
+import type { Member } from './member.ts';
+import { type VoteResult, voteResult } from './quorum.ts';
+import { type MemberId, noMember, type RequestVote, type RequestVoteResponse } from './types.ts';
+
+/** Voting, on both sides. */
+export class Election {
+  readonly #member: Member;
+  /** Who answered what in the present campaign. */
+  readonly #votes: Map<MemberId, boolean> = new Map();
+
+  constructor(member: Member) {
+    this.#member = member;
+  }
+
+  // ---- campaigning ----
+
+  /** A change of membership that is committed and not applied hides who the voters are. */
+  get mayCampaign(): boolean {
+    const { isVoter, log } = this.#member;
+    return isVoter && !log.isRestoring && !log.hasConfChange(log.appliedIndex, log.committedIndex);
+  }
+
+  /** Forgets who voted. */
+  reset(): void {
+    this.#votes.clear();
+  }
+
+  ask(type: RequestVote['type'], term: number, leadershipTransfer: boolean): void {
+    const { id, conf, log, messages } = this.#member;
+    const { lastIndex: lastLogIndex, lastTerm: lastLogTerm } = log;
+    for (const to of conf.voters) {
+      if (to !== id) messages.push({ type, from: id, to, term, lastLogIndex, lastLogTerm, leadershipTransfer });
+    }
+  }
+
+  /** An answer counts once. */
+  count(voter: MemberId, granted: boolean): VoteResult {
+    if (!this.#votes.has(voter)) this.#votes.set(voter, granted);
+    return voteResult(this.#member.conf.voters, this.#votes);
+  }
+
+  // ---- voting ----
+
+  /** Also a learner answers, and who is in no configuration: its own may be the older one. */
+  grants(request: RequestVote): boolean {
+    const { term, vote, leader, log } = this.#member;
+    const isFree = (vote === noMember && leader === noMember) || vote === request.from;
+    const isOpen = request.type === 'requestPreVote' && request.term > term;
+    return (isFree || isOpen) && log.isUpToDate(request.lastLogIndex, request.lastLogTerm);
+  }
+
+  /** A granted pre-vote carries the term it was asked for; any other answer ours, so that who is behind learns of it. */
+  answer(request: RequestVote, granted: boolean): void {
+    const { id, term, afterDurable } = this.#member;
+    const type: RequestVoteResponse['type'] = request.type === 'requestPreVote' ? 'requestPreVoteResponse' : 'requestVoteResponse';
+    afterDurable.push({ type, from: id, to: request.from, term: granted ? request.term : term, granted });
+  }
+}
