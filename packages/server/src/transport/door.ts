@@ -33,6 +33,7 @@ export class Door {
   /** By member and lane: a new connection takes the place of the one before it. */
   readonly #lanes = new Map<string, FramedSocket>();
   #mayWarn = true;
+  #isClosed = false;
 
   private constructor(options: DoorOptions) {
     this.#options = options;
@@ -84,6 +85,7 @@ export class Door {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const connection of [...this.#greetings, ...this.#lanes.values()]) connection.abandon();
     await Promise.all(this.#servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))));
   }
@@ -114,6 +116,10 @@ export class Door {
   }
 
   #greet(socket: Socket): void {
+    if (this.#isClosed) {
+      socket.destroy();
+      return;
+    }
     const remote = socket.remoteAddress ?? '';
     let hello: Hello | undefined;
     let isLane = false;
