@@ -8,6 +8,8 @@ import { Folder, Inode } from './simulated-inode.ts';
 export interface DiskOperation {
   readonly kind: 'makeDir' | 'list' | 'create' | 'open' | 'rename' | 'unlink' | 'syncDir' | 'size' | 'read' | 'write' | 'sync' | 'close';
   readonly path: string;
+  /** Bytes by which a write makes its file longer. Absent: it does not. */
+  readonly growth?: number;
 }
 
 export interface SimulatedDiskOptions {
@@ -222,7 +224,8 @@ class OpenFile implements DiskFile {
   }
 
   flush(offset: number, bytes: Uint8Array, done: DiskCallback): void {
-    this.#mount.perform({ kind: 'write', path: this.#path }, (failure) => {
+    const growth = offset + bytes.length - this.#inode.size;
+    this.#mount.perform({ kind: 'write', path: this.#path, ...(growth > 0 && { growth }) }, (failure) => {
       this.#write(offset, bytes);
       if (failure !== undefined) done(failure);
       else this.#sync(done);
@@ -232,7 +235,8 @@ class OpenFile implements DiskFile {
   async fillZero(length: number): Promise<void> {
     for (let at = 0; at < length; at += fillStepBytes) {
       const zeroes = new Uint8Array(Math.min(fillStepBytes, length - at));
-      await this.#mount.run({ kind: 'write', path: this.#path }, () => this.#write(at, zeroes));
+      const growth = at + zeroes.length - this.#inode.size;
+      await this.#mount.run({ kind: 'write', path: this.#path, ...(growth > 0 && { growth }) }, () => this.#write(at, zeroes));
     }
     await new Promise<void>((resolve, reject) => {
       this.#sync((failure) => (failure === undefined ? resolve() : reject(failure)));

@@ -64,5 +64,6 @@ export { ScratchDir } from './scratch-dir.ts';
 export { type ScriptedClient, scriptedClient } from './scripted-client.ts';
 export { ScriptedCall, ScriptedConnection, type ScriptedFailure, ScriptedStream, ScriptedTransport } from './scripted-transport.ts';
 export { launchServer, type ServerOptions, serverScript } from './server-process.ts';
+export { type RecordingOptions, recordingTransport } from './sim/recording-transport.ts';
 export { type TestTarget, testTargets } from './targets.ts';
 export { type Direction, TcpProxy } from './tcp-proxy.ts';
