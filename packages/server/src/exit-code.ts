@@ -4,6 +4,7 @@ const anythingElse = 1;
 
 const codes: Readonly<Record<string, number>> = {
   'wal-corrupt': corrupt,
+  'snapshot-corrupt': corrupt,
   'state-corrupt': corrupt,
   ENOSPC: diskFull,
   EDQUOT: diskFull,

@@ -1,19 +1,26 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Runtime } from '@conclave/wire';
+import { storedTerm } from './apply/apply.ts';
+import { confStateFrom, lowestId } from './membership/member-table.ts';
+import { Compaction } from './mvcc/compaction.ts';
+import { currentRevision } from './mvcc/mvcc.ts';
 import type { Fatal, LocalMemory, Log, RecoveredLog, Snapshots } from './replica/ports.ts';
 import type { Backend } from './storage/backend/backend.ts';
-import { BufferedStore, type StoreBounds } from './storage/backend/buffered-store.ts';
+import { BufferedStore, durableIndexOf, type StoreBounds } from './storage/backend/buffered-store.ts';
 import { LmdbBackend } from './storage/backend/lmdb.ts';
 import { MemoryBackend } from './storage/backend/memory.ts';
 import { openDataDir } from './storage/data-dir.ts';
 import type { Disk } from './storage/disk.ts';
 import { countStart, StoredLocalMemory } from './storage/local-memory.ts';
 import { NodeDisk } from './storage/node-disk.ts';
+import { type Restoration, restorationUnderWay, restoreState, type Summarize } from './storage/snapshot/restore.ts';
+import { SnapshotFiles } from './storage/snapshot/snapshot-files.ts';
+import { SnapshotMemory } from './storage/snapshot/snapshot-memory.ts';
 import { StateSnapshots } from './storage/snapshot/state-snapshots.ts';
-import { StorageError } from './storage/storage-error.ts';
+import { SnapshotCorruptionError, StorageError } from './storage/storage-error.ts';
 import { MemoryLog } from './storage/wal/memory-log.ts';
-import { type OpenedWal, openWal } from './storage/wal/open.ts';
+import { type OpenedWal, openWal, type RecoveredWal } from './storage/wal/open.ts';
 import type { Identity } from './storage/wal/segment.ts';
 
 export interface MemberStorageOptions {
@@ -46,6 +53,8 @@ export interface MemberStorage {
   readonly store: BufferedStore;
   readonly snapshots: Snapshots;
   readonly memory: LocalMemory;
+  /** To be told when the member gets its first peer or loses its last. */
+  setHasPeers(hasPeers: boolean): void;
   /** Flushes what is applied and closes everything but the log, which its user has closed before. */
   close(): Promise<void>;
 }
@@ -55,59 +64,103 @@ export function openMemberStorage(options: MemberStorageOptions): Promise<Member
 }
 
 async function inMemory(options: MemberStorageOptions): Promise<MemberStorage> {
+  const { runtime } = options;
   const backend = openBackend(options, () => new MemoryBackend());
   const incarnation = await countStart(backend);
   const store = openStore(options, backend);
+  const identity = await options.founder();
+  const { clusterId } = identity;
+  const place = new SnapshotMemory(clusterId);
   return {
-    identity: await options.founder(),
+    identity,
     log: new MemoryLog(),
     recovered: { hardState: undefined, entries: [] },
     store,
-    snapshots: new StateSnapshots(),
+    snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place, summarize }),
     memory: new StoredLocalMemory(store, incarnation),
+    setHasPeers: () => undefined,
     close: () => store.close(),
   };
 }
 
 async function onDisk(options: MemberStorageOptions, path: string): Promise<MemberStorage> {
-  const place =
-    options.ports.disk === undefined ? await ownedPlace(path, options.hasPeers ?? false) : await portPlace(path, options.ports.disk);
+  const { ports, runtime } = options;
+  const place = ports.disk === undefined ? await ownedPlace(path, options.hasPeers ?? false) : await portPlace(path, ports.disk);
   const fatal: Fatal = (cause) => {
     place.poison();
     return options.fatal(cause);
   };
-  const owned = { ...options, fatal };
-  let store: BufferedStore | undefined;
+  let opened: { close(): Promise<void> } | undefined;
   const close = async (): Promise<void> => {
-    await store?.close();
+    await opened?.close();
     await place.close();
   };
   try {
-    const backend = openBackend(owned, () => new LmdbBackend({ path: place.statePath, runtime: options.runtime }));
-    const opened = openStore(owned, backend);
-    store = opened;
-    const incarnation = await countStart(backend);
-    const { wal, recovered } = await openLog(owned, place.disk, place.walPath, opened.durableIndex);
-    return {
-      identity: recovered.identity,
-      log: wal,
-      recovered,
-      store: opened,
-      snapshots: new StateSnapshots(),
-      memory: new StoredLocalMemory(opened, incarnation),
-      close,
-    };
+    const backend = openBackend(options, () => new LmdbBackend({ path: place.statePath, runtime }));
+    opened = backend;
+    const member = await openInPlace({ ...options, fatal }, place, backend);
+    opened = member.store;
+    return { ...member, close };
   } catch (error) {
     await close();
     throw error;
   }
 }
 
+async function openInPlace(options: MemberStorageOptions, place: Place, backend: Backend): Promise<Omit<MemberStorage, 'close'>> {
+  const { runtime } = options;
+  const { disk, walPath, snapshotPath } = place;
+  const incarnation = await countStart(backend);
+  const restoration = restorationUnderWay(backend);
+  const appliedIndex = restoration?.from ?? durableIndexOf(backend);
+  const { wal, recovered } = await openLog(options, disk, walPath, appliedIndex);
+  try {
+    const { identity, snapshot } = recovered;
+    const { clusterId } = identity;
+    const files = await SnapshotFiles.open(disk, snapshotPath, clusterId, appliedIndex, snapshot);
+    if (restoration !== undefined) checkRestorable(restoration, snapshot, files);
+    if (snapshot !== undefined) {
+      runtime.log.warn({ index: snapshot.index }, 'a snapshot was received and is not in place: it is put there now');
+      await restoreState({ place: files, point: snapshot, clusterId, backend, commit: (changes) => backend.commit(changes), summarize });
+      await files.removeUpTo(snapshot.index);
+    }
+    const store = openStore(options, backend);
+    return {
+      identity,
+      log: wal,
+      recovered,
+      store,
+      snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place: files, summarize }),
+      memory: new StoredLocalMemory(store, incarnation),
+      setHasPeers: (hasPeers) => place.setHasPeers(hasPeers),
+    };
+  } catch (error) {
+    await wal.close();
+    throw error;
+  }
+}
+
+/** A state that is half one and half another can only be finished by what the log says stands in its place. */
+function checkRestorable({ index, from }: Restoration, snapshot: RecoveredWal['snapshot'], files: SnapshotFiles): void {
+  if (snapshot !== undefined && snapshot.index >= index) return;
+  const reason = `the applied state was being replaced by it, from index ${from} on, and the log does not know of it`;
+  throw new SnapshotCorruptionError(files.describe({ index, term: 0 }), 0, index, reason);
+}
+
+const summarize: Summarize = (state) => ({
+  term: storedTerm(state),
+  confState: confStateFrom(state.scan('members', lowestId, undefined)),
+  revision: currentRevision(state),
+  compactRevision: Compaction.storedRevision(state),
+});
+
 /** Where on which disk. */
 interface Place {
   readonly disk: Disk;
   readonly walPath: string;
   readonly statePath: string;
+  readonly snapshotPath: string;
+  setHasPeers(hasPeers: boolean): void;
   poison(): void;
   close(): Promise<void>;
 }
@@ -115,17 +168,24 @@ interface Place {
 async function ownedPlace(path: string, hasPeers: boolean): Promise<Place> {
   await mkdir(dirname(resolve(path)), { recursive: true, mode: 0o700 });
   const dataDir = await openDataDir(path);
-  const disk = new NodeDisk({ flush: hasPeers ? 'worker' : 'inline' });
+  const disk = new NodeDisk({ flush: flushMode(hasPeers) });
   return {
     disk,
     walPath: dataDir.walPath,
     statePath: dataDir.statePath,
+    snapshotPath: dataDir.snapshotPath,
+    setHasPeers: (now) => disk.setFlush(flushMode(now)),
     poison: () => dataDir.poison(),
     async close() {
       await disk.close();
       await dataDir.close();
     },
   };
+}
+
+/** Peers must be heard while the disk is slow; a member alone has nothing else to do meanwhile, and saves two thread hops. */
+function flushMode(hasPeers: boolean): 'inline' | 'worker' {
+  return hasPeers ? 'worker' : 'inline';
 }
 
 /** The disk is the test's, and so are its folders. */
@@ -137,6 +197,8 @@ async function portPlace(path: string, disk: Disk): Promise<Place> {
     disk,
     walPath: join(path, 'wal'),
     statePath: join(path, 'state'),
+    snapshotPath: join(path, 'snap'),
+    setHasPeers: () => undefined,
     poison: () => undefined,
     close: () => Promise.resolve(),
   };

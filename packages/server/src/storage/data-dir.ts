@@ -12,12 +12,15 @@ import { StorageError } from './storage-error.ts';
  * LOCK           empty; locked while a process uses the folder, and so is FORMAT
  * member/wal/    the log
  * member/state/  the backend
+ * member/snap/   snapshots that came in and are not in place yet
  * ```
  */
 export interface DataDir {
   readonly path: string;
   /** Where the log belongs. `openWal` makes it. */
   readonly walPath: string;
+  /** Where received snapshots belong. Whoever receives the first makes it. */
+  readonly snapshotPath: string;
   /** Where the backend belongs. Exists, readable by the owner alone. */
   readonly statePath: string;
   /**
@@ -85,6 +88,10 @@ class OwnedDataDir implements DataDir {
 
   get walPath(): string {
     return join(this.path, 'member', 'wal');
+  }
+
+  get snapshotPath(): string {
+    return join(this.path, 'member', 'snap');
   }
 
   get statePath(): string {

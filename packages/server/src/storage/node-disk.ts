@@ -2,21 +2,29 @@ import * as fs from 'node:fs';
 import type { Disk, DiskCallback, DiskFile } from './disk.ts';
 import { FlushWorker } from './flush-worker.ts';
 
+/**
+ * Where a flush runs. `inline`: on the calling thread, which waits for the disk; a cluster of one member has nothing else to do meanwhile,
+ * and saves two thread hops. `worker`: on a thread of its own, for members whose peers must be heard during a slow flush. Never on libuv's
+ * pool, where a few password hashes in front of it would delay it by a second.
+ */
+export type FlushMode = 'inline' | 'worker';
+
 export interface NodeDiskOptions {
-  /**
-   * Where a flush runs. `inline`: on the calling thread, which waits for the disk; a cluster of one member has nothing else to do meanwhile,
-   * and saves two thread hops. `worker`: on a thread of its own, for members whose peers must be heard during a slow flush. Never on libuv's
-   * pool, where a few password hashes in front of it would delay it by a second.
-   */
-  readonly flush: 'inline' | 'worker';
+  readonly flush: FlushMode;
 }
 
 /** The file system of this machine. */
 export class NodeDisk implements Disk {
-  readonly #worker: FlushWorker | undefined;
+  #mode: FlushMode;
+  #worker: FlushWorker | undefined;
 
   constructor(options: NodeDiskOptions) {
-    this.#worker = options.flush === 'worker' ? new FlushWorker() : undefined;
+    this.#mode = options.flush;
+  }
+
+  /** For flushes from now on. */
+  setFlush(mode: FlushMode): void {
+    this.#mode = mode;
   }
 
   async makeDir(path: string): Promise<void> {
@@ -55,17 +63,26 @@ export class NodeDisk implements Disk {
   async #openFile(path: string, flags: number): Promise<DiskFile> {
     const noFollow = fs.constants.O_NOFOLLOW ?? 0;
     const handle = await fs.promises.open(path, fs.constants.O_RDWR | noFollow | flags, 0o600);
-    return new NodeFile(handle, this.#worker);
+    return new NodeFile(handle, (offset, bytes, done) => this.#flush(handle.fd, offset, bytes, done));
+  }
+
+  #flush(fd: number, offset: number, bytes: Uint8Array, done: DiskCallback): void {
+    if (this.#mode === 'inline') {
+      done(flushInline(fd, offset, bytes));
+      return;
+    }
+    this.#worker ??= new FlushWorker();
+    this.#worker.flush(fd, offset, bytes, done);
   }
 }
 
 class NodeFile implements DiskFile {
   readonly #handle: fs.promises.FileHandle;
-  readonly #worker: FlushWorker | undefined;
+  readonly flush: DiskFile['flush'];
 
-  constructor(handle: fs.promises.FileHandle, worker: FlushWorker | undefined) {
+  constructor(handle: fs.promises.FileHandle, flush: DiskFile['flush']) {
     this.#handle = handle;
-    this.#worker = worker;
+    this.flush = flush;
   }
 
   async size(): Promise<number> {
@@ -81,11 +98,6 @@ class NodeFile implements DiskFile {
       filled += bytesRead;
     }
     return bytes.subarray(0, filled);
-  }
-
-  flush(offset: number, bytes: Uint8Array, done: DiskCallback): void {
-    if (this.#worker !== undefined) this.#worker.flush(this.#handle.fd, offset, bytes, done);
-    else done(flushInline(this.#handle.fd, offset, bytes));
   }
 
   async fillZero(length: number): Promise<void> {

@@ -26,21 +26,33 @@ export class StorageError extends Error {
 }
 
 /**
- * The log is damaged in a place that was durable once: acknowledged entries or a vote may be gone. The member must not start, as cutting the log
- * here would lose committed data silently; it is restored from a backup, or re-joins the cluster empty.
+ * What the member stored is damaged in a place that was durable once: acknowledged entries or a vote may be gone. The member must not start, as going
+ * on without what is missing would lose committed data silently; it is restored from a backup, or re-joins the cluster empty.
+ *
+ * - `wal-corrupt`: the write-ahead log.
+ * - `snapshot-corrupt`: a snapshot from the leader. One that is just coming in is refused, and sent again; one that the log already counts on is lost.
  */
 export class CorruptionError extends Error {
-  readonly code = 'wal-corrupt';
+  readonly code: 'wal-corrupt' | 'snapshot-corrupt' = 'wal-corrupt';
   readonly file: string;
   readonly offset: number;
   /** The log index that was expected at the damaged place. */
   readonly index: number;
 
-  constructor(file: string, offset: number, index: number, reason: string) {
-    super(`the write-ahead log is corrupt: ${reason} (file ${file}, offset ${offset}, log index ${index})`);
+  constructor(file: string, offset: number, index: number, reason: string, what = 'the write-ahead log') {
+    super(`${what} is corrupt: ${reason} (file ${file}, offset ${offset}, log index ${index})`);
     this.name = 'CorruptionError';
     this.file = file;
     this.offset = offset;
     this.index = index;
+  }
+}
+
+export class SnapshotCorruptionError extends CorruptionError {
+  override readonly code = 'snapshot-corrupt';
+
+  /** @param index - the last log index that the snapshot covers */
+  constructor(file: string, offset: number, index: number, reason: string) {
+    super(file, offset, index, reason, 'the snapshot');
   }
 }

@@ -1,9 +1,10 @@
 import type { Entry, HardState } from '@conclave/raft';
 import { type CrashPolicy, Random, type SectorFate, SimulatedDisk, type SimulatedDiskOptions, VirtualRuntime } from '@conclave/testing';
 import { describe, expect, test } from 'vitest';
+import type { LogBatch } from '../../replica/ports.ts';
 import { CorruptionError } from '../storage-error.ts';
 import { type OpenedWal, openWal, type RecoveredWal } from './open.ts';
-import type { Wal, WalBatch } from './wal.ts';
+import type { Wal } from './wal.ts';
 
 const identity = { clusterId: 1n, memberId: 2n };
 const dir = '/wal';
@@ -49,7 +50,7 @@ class History {
     return this.#beforeLastBatch;
   }
 
-  add(batch: WalBatch): void {
+  add(batch: LogBatch): void {
     this.#beforeLastBatch = this.records;
     for (const entry of batch.entries) {
       const entries = [...this.last.entries.slice(0, entry.index - 1), entry];
@@ -114,7 +115,7 @@ function textOf({ entries, hardState, firstIndex }: RecoveredWal): string {
 }
 
 /** A batch that raft could have made: sometimes a new term, sometimes replacing entries that are not committed. */
-function randomBatch(history: History, random: Random): WalBatch {
+function randomBatch(history: History, random: Random): LogBatch {
   const { term, vote, commit } = history.last;
   const newTerm = term + (term === 0 || random.chance(0.1) ? 1 : 0);
   const first = newTerm > term ? commit + 1 + random.below(history.lastIndex - commit + 1) : history.lastIndex + 1;

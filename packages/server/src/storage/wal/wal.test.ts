@@ -1,9 +1,10 @@
 import type { Entry, HardState } from '@conclave/raft';
 import { SimulatedDisk, type SimulatedDiskOptions, VirtualRuntime } from '@conclave/testing';
 import { describe, expect, test } from 'vitest';
+import type { LogBatch } from '../../replica/ports.ts';
 import { StorageError } from '../storage-error.ts';
 import { type OpenedWal, type OpenWalOptions, openWal } from './open.ts';
-import type { Wal, WalBatch } from './wal.ts';
+import type { Wal } from './wal.ts';
 
 const identity = { clusterId: 0xcdf818194e3a8c32n, memberId: 0x8e9e05c52164694dn };
 const dir = '/wal';
@@ -110,7 +111,7 @@ describe('the log', () => {
   });
 
   test('appends that contradict the log are refused as a broken invariant', async () => {
-    const contradictions: [string, WalBatch][] = [
+    const contradictions: [string, LogBatch][] = [
       ['a gap', { entries: entries(6, 6, 1), hardState: undefined }],
       ['a term that goes back', { entries: entries(4, 4, 0), hardState: undefined }],
       ['a hard state that goes back', { entries: [], hardState: hardState(0, 0) }],
@@ -323,7 +324,7 @@ function recordFatal(causes: Error[]): (cause: Error) => never {
   };
 }
 
-function append(wal: Wal, batch: WalBatch): Promise<void> {
+function append(wal: Wal, batch: LogBatch): Promise<void> {
   return new Promise((resolve) => wal.append(batch, resolve));
 }
 

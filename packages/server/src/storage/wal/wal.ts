@@ -9,14 +9,6 @@ import type { LiveSegment } from './recovery.ts';
 import { batchHeadRecord, type Identity, type Position, type SegmentHead, segmentHeadRecord } from './segment.ts';
 import { SegmentSupply } from './segment-supply.ts';
 
-export interface WalBatch extends LogBatch {
-  /**
-   * A snapshot received from the leader is complete on disk and verified: it takes the place of all entries appended before. To be appended
-   * before the applied state is replaced by it, so that a crash between the two is finished at the next start.
-   */
-  readonly snapshot?: SnapshotPoint;
-}
-
 /** Sizes of segments in bytes: each is twice the one before, from `first` up to `max`. */
 export interface SegmentBytes {
   readonly first: number;
@@ -46,7 +38,7 @@ export interface ActiveSegment extends LiveSegment {
 }
 
 interface Waiting {
-  readonly batch: WalBatch;
+  readonly batch: LogBatch;
   readonly durable: () => void;
 }
 
@@ -94,7 +86,7 @@ export class Wal implements Log {
     this.#armSeal();
   }
 
-  append(batch: WalBatch, durable: () => void): void {
+  append(batch: LogBatch, durable: () => void): void {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#isClosed) throw new Error('append to a closed log');
     this.#pending.push({ batch, durable });
@@ -186,13 +178,14 @@ export class Wal implements Log {
   }
 
   // Entries before the hard state: its commit index may count on them.
-  #encode(batch: WalBatch): void {
+  #encode(batch: LogBatch): void {
     if (batch.snapshot !== undefined) this.#encodeSnapshot(batch.snapshot);
     for (const entry of batch.entries) this.#encodeEntry(entry);
     if (batch.hardState !== undefined) this.#encodeHardState(batch.hardState);
   }
 
   #encodeSnapshot(snapshot: SnapshotPoint): void {
+    if (snapshot.index <= this.#released) throw new Error(`snapshot ${snapshot.index} appended, and ${this.#released} is released`);
     this.#writer.add(snapshotRecord(snapshot));
     this.#index = snapshot.index;
     this.#term = snapshot.term;
@@ -321,7 +314,7 @@ function encodedBytes(waiting: readonly Waiting[]): number {
   let total = headBytes;
   for (const { batch } of waiting) {
     for (const entry of batch.entries) total += recordBytes(entry.data.length);
-    total += recordBytes(8);
+    total += recordBytes(8) + recordBytes(0);
   }
   return total;
 }
