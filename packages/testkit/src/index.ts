@@ -57,6 +57,7 @@ export {
   type WatchRequest,
 } from './history.ts';
 export { type LinkedMember, type LinkRule, type LinkTap, PeerLinks } from './net-links.ts';
+export { type ProcessFault, ProcessFaults } from './process-faults.ts';
 export { type Answer, type RawCallOptions, RawClient, RawStream } from './raw-client.ts';
 export { grpcFrame, type RawGrpcRequest, type RawGrpcResponse, rawGrpcCall } from './raw-http2.ts';
 export type { ProcessExit, RunningProcess } from './running-process.ts';
