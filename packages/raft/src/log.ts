@@ -63,11 +63,20 @@ export class RaftLog {
     );
     invariant(commitIndex <= last, () => `the log ends at ${last} and lost committed entries up to ${commitIndex}`);
     // What is applied was committed, though the record of that may not have reached the disk.
-    this.#committed = Math.max(commitIndex, appliedIndex);
+    this.#committed = Math.max(commitIndex, appliedIndex, this.#lastConfChangeButOne());
     this.#applied = appliedIndex;
     this.#applying = appliedIndex;
     this.#durable = last;
     this.#handed = last;
+  }
+
+  /**
+   * Of two changes of membership the first was committed before the second was proposed. A member that holds both must know it: among the
+   * voters of before the first, it could be elected beside a leader whose quorum is the one of after the second.
+   */
+  #lastConfChangeButOne(): number {
+    const changes = this.#entries.filter(({ type }) => type === 'confChange');
+    return changes.at(-2)?.index ?? 0;
   }
 
   get compactedIndex(): number {

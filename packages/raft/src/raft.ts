@@ -308,16 +308,12 @@ export class Raft {
     return { entries, hardState, snapshot, responses };
   }
 
-  /**
-   * The commit index is cut to what storage has been given, which is on disk when this record is: a restart that finds it beyond the end of its
-   * log then knows that entries were lost. It must not be cut further. A change of membership is proposed after the one before it is committed,
-   * and who holds both has to know that after a restart too, or it would campaign among the voters of before the first.
-   */
+  /** The commit index is cut to what is durable here: a restart that finds it beyond the end of its log then knows that entries were lost. */
   #takeHardState(): HardState {
     const { term, vote, log } = this.#member;
     this.#handedTerm = term;
     this.#handedVote = vote;
-    return { term, vote, commit: Math.min(log.committedIndex, log.handedIndex) };
+    return { term, vote, commit: Math.min(log.committedIndex, log.durableIndex) };
   }
 
   get #hardStateChanged(): boolean {
