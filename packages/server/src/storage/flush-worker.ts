@@ -44,7 +44,9 @@ export class FlushWorker {
     }
     if (this.#waiting.length === 0) this.#worker.ref();
     this.#waiting.push(done);
-    this.#worker.postMessage({ fd, offset, bytes });
+    // A view is sent with all of the memory it is a view of, so only its part is copied, and given away.
+    const sent = new Uint8Array(bytes);
+    this.#worker.postMessage({ fd, offset, bytes: sent }, [sent.buffer]);
   }
 
   async close(): Promise<void> {

@@ -95,6 +95,32 @@ test('a disk whose worker was closed fails its flushes', async () => {
   await file.close();
 });
 
+test('a disk flushes where it is told to, from one flush to the next', async () => {
+  const disk = new NodeDisk({ flush: 'inline' });
+  const file = await disk.create(join(dir, 'f'));
+  const isDoneAtOnce = async (text: string, offset: number): Promise<boolean> => {
+    let isDone = false;
+    const done = new Promise<void>((resolve, reject) => {
+      file.flush(offset, Buffer.from(text), (error) => {
+        isDone = true;
+        if (error === undefined) resolve();
+        else reject(error);
+      });
+    });
+    const wasDone = isDone;
+    await done;
+    return wasDone;
+  };
+  expect(await isDoneAtOnce('in', 0)).toBe(true);
+  disk.setFlush('worker');
+  expect(await isDoneAtOnce('be', 2)).toBe(false);
+  disk.setFlush('inline');
+  expect(await isDoneAtOnce('in', 4)).toBe(true);
+  expect(String(await file.read(0, 6))).toBe('inbein');
+  await file.close();
+  await disk.close();
+});
+
 function flushed(file: DiskFile, offset: number, bytes: Uint8Array): Promise<void> {
   return new Promise((resolve, reject) => {
     file.flush(offset, bytes, (error) => (error === undefined ? resolve() : reject(error)));

@@ -20,11 +20,13 @@ export class NodeDisk implements Disk {
 
   constructor(options: NodeDiskOptions) {
     this.#mode = options.flush;
+    if (options.flush === 'worker') this.#worker = new FlushWorker();
   }
 
   /** For flushes from now on. */
   setFlush(mode: FlushMode): void {
     this.#mode = mode;
+    if (mode === 'worker') this.#worker ??= new FlushWorker();
   }
 
   async makeDir(path: string): Promise<void> {
@@ -67,12 +69,8 @@ export class NodeDisk implements Disk {
   }
 
   #flush(fd: number, offset: number, bytes: Uint8Array, done: DiskCallback): void {
-    if (this.#mode === 'inline') {
-      done(flushInline(fd, offset, bytes));
-      return;
-    }
-    this.#worker ??= new FlushWorker();
-    this.#worker.flush(fd, offset, bytes, done);
+    if (this.#mode === 'worker' && this.#worker !== undefined) this.#worker.flush(fd, offset, bytes, done);
+    else done(flushInline(fd, offset, bytes));
   }
 }
 
