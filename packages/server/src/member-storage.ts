@@ -22,6 +22,7 @@ import { SnapshotCorruptionError, StorageError } from './storage/storage-error.t
 import { MemoryLog } from './storage/wal/memory-log.ts';
 import { type OpenedWal, openWal, type RecoveredWal } from './storage/wal/open.ts';
 import type { Identity } from './storage/wal/segment.ts';
+import type { SegmentBytes } from './storage/wal/wal.ts';
 
 export interface MemberStorageOptions {
   readonly runtime: Runtime;
@@ -43,6 +44,8 @@ export interface StoragePorts {
   readonly backend?: (usual: () => Backend) => Backend;
   /** How much applied state may wait for the backend, and how long. */
   readonly bounds?: Partial<StoreBounds>;
+  /** How large the files of the log are. */
+  readonly segmentBytes?: SegmentBytes;
 }
 
 /** All that a member keeps, opened: the log and the applied state, which belong together. */
@@ -214,12 +217,14 @@ function openStore({ runtime, fatal, ports }: MemberStorageOptions, backend: Bac
 
 /** The log knows whose it is. Only where there is none may this member be what it was told to be. */
 async function openLog(
-  { runtime, fatal, founder }: MemberStorageOptions,
+  { runtime, fatal, founder, ports }: MemberStorageOptions,
   disk: Disk,
   dir: string,
   appliedIndex: number,
 ): Promise<OpenedWal> {
-  const open = (identity: Identity | undefined): Promise<OpenedWal> => openWal({ disk, dir, runtime, fatal, identity, appliedIndex });
+  const sizes = ports.segmentBytes === undefined ? {} : { segmentBytes: ports.segmentBytes };
+  const open = (identity: Identity | undefined): Promise<OpenedWal> =>
+    openWal({ disk, dir, runtime, fatal, identity, appliedIndex, ...sizes });
   try {
     return await open(undefined);
   } catch (error) {
