@@ -21,7 +21,7 @@ export interface ConclaveCluster extends AsyncDisposable {
   readonly members: readonly ConclaveServer[];
   /** Where clients reach the members: their sockets with `listen`, else their names on {@link network}. */
   readonly endpoints: readonly string[];
-  /** The network between clients and members: `connect({ endpoints: cluster.endpoints, transport: cluster.network.transport('app') })`. */
+  /** The network between clients and members: `connect({ endpoints: cluster.endpoints, transport: cluster.network.transport })`. */
   readonly network: Loopback;
   /** Resolves with the member that leads, once one does. */
   leader(): Promise<ConclaveServer>;
@@ -43,7 +43,7 @@ const sizeMax = 7;
  *
  * @example
  * await using cluster = await startCluster({ size: 3 });
- * await using client = await connect({ endpoints: cluster.endpoints, transport: cluster.network.transport('app') });
+ * await using client = await connect({ endpoints: cluster.endpoints, transport: cluster.network.transport });
  * await client.put('greeting', 'hello');
  * await cluster.stop((await cluster.leader()).name);
  * await client.get('greeting'); // the other two go on

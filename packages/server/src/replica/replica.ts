@@ -2,6 +2,7 @@ import { LeaseRevokeRequest } from '@conclave/protocol';
 import {
   type ConfChange,
   type ConfState,
+  decodeConfChange,
   type Entry,
   InvariantError,
   type MemberId,
@@ -220,10 +221,7 @@ export class Replica<R> {
     this.#state = 'running';
     this.#options.peers?.listen((event) => this.#drive(() => this.#onPeer(event)));
     this.#ticker.start();
-    const { confState, id } = this.#options;
-    this.#drive(() => {
-      if (confState.voters.length === 1 && confState.voters[0] === id) this.#raft.campaign();
-    });
+    this.#drive(() => this.#campaignAlone());
   }
 
   /**
@@ -491,7 +489,10 @@ export class Replica<R> {
   #apply(entry: Entry): void {
     const { stateMachine } = this.#options;
     const { index, term, data, type } = entry;
-    if (type === 'confChange') throw new Error(`entry ${index} changes the membership, which this version cannot do`);
+    if (type === 'confChange') {
+      this.#applyMembership(entry);
+      return;
+    }
     if (data.length > 0) {
       const request = decodeEntry(data);
       this.#proposals.applied(request, stateMachine.apply(index, term, request, this.#proposals.isAwaited(request)));
@@ -502,8 +503,27 @@ export class Replica<R> {
     if (this.isLeader && term === this.term && this.#state === 'running') this.leases.promote();
   }
 
+  /** Where nobody else could lead there is nothing to wait for. Founders stand in the log: they are known only when that is applied. */
+  #campaignAlone(): void {
+    const { voters } = this.#options.stateMachine.confState;
+    if (voters.length === 1 && voters[0] === this.id && this.#raft.role === 'follower') this.#raft.campaign();
+  }
+
+  #applyMembership({ index, term, data }: Entry): void {
+    const { stateMachine, onMembership } = this.#options;
+    const change = decodeConfChange(data);
+    const request = decodeEntry(change.context);
+    const { result, isAccepted } = stateMachine.applyMembership(index, term, change, request, this.#proposals.isAwaited(request));
+    if (isAccepted) {
+      this.#raft.applyConfChange(change);
+      onMembership?.();
+    }
+    this.#proposals.applied(request, result);
+  }
+
   #onApplied(index: number): void {
     this.#raft.step({ type: 'storageApplyResponse', index });
+    this.#campaignAlone();
     this.#raft.compact(
       this.#options.peers === undefined ? index : this.#raft.catchUpIndex(this.#limits.catchUpEntries, this.#limits.catchUpBytes),
     );
