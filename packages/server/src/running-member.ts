@@ -1,9 +1,9 @@
 import type { Runtime } from '@conclave/wire';
+import { answerPromotions } from './api/cluster.ts';
 import { headerAt } from './api/header.ts';
 import { LeaderGuard } from './api/leader-guard.ts';
 import type { ServedMember } from './api/member.ts';
 import { type Applied, Applier } from './apply/apply.ts';
-import { membersShown } from './apply/member-changes.ts';
 import { Compactor } from './compactor.ts';
 import { LeaseTable } from './lease/lease-table.ts';
 import { grpcOverheadBytes, type MemberSettings } from './limits.ts';
@@ -76,7 +76,7 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
   });
   applier.onCompaction(() => compactor.wake());
   compactor.wake();
-  return {
+  const member: RunningMember = {
     runtime,
     clusterId,
     memberId,
@@ -88,7 +88,7 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
     memberTable: members,
     leaderGuard: new LeaderGuard({ runtime, replica, electionTimeoutMs: settings.electionMs }),
     compactor,
-    members: () => membersShown(members),
+    connectedSince: (id) => connectedSince(peers, id),
     databaseSize: () => store.size(),
     compactionDone: () => compactor.done(),
     closePeers: () => peers?.close() ?? Promise.resolve(),
@@ -96,8 +96,18 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
       maxTxnOps: settings.maxTxnOps,
       maxRequestBytes: settings.maxRequestBytes,
       quotaBytes: 0,
+      strictReconfigCheck: settings.strictReconfigCheck,
+      maxLearners: settings.maxLearners,
     },
   };
+  answerPromotions(member);
+  return member;
+}
+
+/** Where the network cannot tell, everybody counts as connected. */
+function connectedSince(peers: Peers | undefined, id: bigint): number | undefined {
+  if (peers === undefined) return undefined;
+  return peers.connectedSince === undefined ? Number.NEGATIVE_INFINITY : peers.connectedSince(id);
 }
 
 function othersOf(members: MemberTable, self: bigint): Parameters<Peers['setMembers']>[0] {

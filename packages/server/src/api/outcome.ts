@@ -1,8 +1,9 @@
 import { StatusCode } from '@conclave/protocol';
 import { StatusError } from '@conclave/wire';
 import type { Applied } from '../apply/apply.ts';
-import type { RequestKind } from '../apply/entry.ts';
+import type { MembershipKind, RequestKind } from '../apply/entry.ts';
 import { outcomeTrailer } from '../replica/refusal.ts';
+import type { MembershipChange } from '../replica/replica.ts';
 import type { ServedMember } from './member.ts';
 
 type ResponseTo<K extends RequestKind> = Extract<Applied, { readonly kind: K }>['response'];
@@ -17,7 +18,21 @@ export async function propose<K extends RequestKind>(
   body: Uint8Array,
   deadline: number,
 ): Promise<ResponseTo<K>> {
-  const applied = await member.replica.propose(kind, body, { deadline });
+  return responseOf(kind, await member.replica.propose(kind, body, { deadline }));
+}
+
+/** {@link propose} for what changes the members. */
+export async function proposeMembership<K extends MembershipKind>(
+  member: ServedMember,
+  change: MembershipChange,
+  kind: K,
+  body: Uint8Array,
+  deadline: number,
+): Promise<ResponseTo<K>> {
+  return responseOf(kind, await member.replica.proposeMembership(change, kind, body, { deadline }));
+}
+
+function responseOf<K extends RequestKind>(kind: K, applied: Applied): ResponseTo<K> {
   if (applied.kind === 'failed') throw certain(applied.error);
   if (applied.kind !== kind) throw new Error(`a ${kind} was answered as a ${applied.kind}`);
   // The compiler does not follow the kind into the response.

@@ -19,6 +19,7 @@ import { VirtualRuntime } from '@conclave/testing';
 import { type CallEnd, type CallOptions, type ClientStream, loopback, type Routes, StatusError, type StreamReceiver } from '@conclave/wire';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { type Applied, Applier } from '../apply/apply.ts';
+import { entryVersion } from '../apply/entry.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
 import { MemberTable } from '../membership/member-table.ts';
 import { Mvcc } from '../mvcc/mvcc.ts';
@@ -80,6 +81,7 @@ class World {
   readonly mvcc: Mvcc;
   readonly leases: LeaseTable;
   readonly applier: Applier;
+  readonly members: MemberTable;
   readonly replica: Replica<Applied>;
   readonly routes: Routes;
   readonly leaderGuard: LeaderGuard;
@@ -101,7 +103,18 @@ class World {
     const store = new BufferedStore({ backend: new MemoryBackend(), runtime, fatal });
     this.mvcc = new Mvcc(store);
     this.leases = new LeaseTable(store);
-    this.applier = new Applier({ store, mvcc: this.mvcc, leases: this.leases, members: new MemberTable(store) });
+    this.members = new MemberTable(store);
+    this.members.add({
+      id: memberId,
+      name: 'one',
+      peerUrls: ['http://peer'],
+      clientUrls: ['http://client'],
+      isLearner: false,
+      entryVersion,
+      serverVersion: '1',
+    });
+    store.applied(0);
+    this.applier = new Applier({ store, mvcc: this.mvcc, leases: this.leases, members: this.members });
     this.replica = new Replica<Applied>({
       runtime,
       id: memberId,
@@ -140,6 +153,13 @@ class World {
           const { outcome } = this;
           return outcome === undefined ? replica.propose(kind, body, options) : Promise.resolve(outcome);
         },
+        proposeMembership: (change, kind, body, options) => replica.proposeMembership(change, kind, body, options),
+        progress: () => replica.progress(),
+        call: (member, method, body) => replica.call(member, method, body),
+        onCall: (method, handler) => replica.onCall(method, handler),
+        get isLeader() {
+          return replica.isLeader;
+        },
         readBarrier: (done) => {
           if (barrierError() === undefined) replica.readBarrier(done);
           else runtime.endOfTurn(() => done(barrierError()));
@@ -162,13 +182,14 @@ class World {
       leases,
       watches: { open: (write) => this.#openWatches(write) },
       leaderGuard: this.leaderGuard,
-      members: () => [{ id: memberId, name: 'one', peerUrls: ['http://peer'], clientUrls: ['http://client'], isLearner: false }],
+      memberTable: this.members,
+      connectedSince: () => undefined,
       databaseSize: () => store.size(),
       compactionDone: () =>
         new Promise((resolve) => {
           this.finishCompaction = resolve;
         }),
-      limits: { maxTxnOps: 128, maxRequestBytes: 2000, quotaBytes: 0 },
+      limits: { maxTxnOps: 128, maxRequestBytes: 2000, quotaBytes: 0, strictReconfigCheck: true, maxLearners: 1 },
     };
   }
 
@@ -277,10 +298,6 @@ describe('the routes', () => {
         "etcdserverpb.Auth/RoleDelete",
         "etcdserverpb.Auth/RoleGrantPermission",
         "etcdserverpb.Auth/RoleRevokePermission",
-        "etcdserverpb.Cluster/MemberAdd",
-        "etcdserverpb.Cluster/MemberRemove",
-        "etcdserverpb.Cluster/MemberUpdate",
-        "etcdserverpb.Cluster/MemberPromote",
         "etcdserverpb.Maintenance/Defragment",
         "etcdserverpb.Maintenance/Hash",
         "etcdserverpb.Maintenance/Snapshot",

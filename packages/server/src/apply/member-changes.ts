@@ -52,7 +52,7 @@ export function changeMembers(members: MemberTable, change: ConfChange, { kind, 
 }
 
 /** The members as clients are shown them, by ascending id. */
-export function membersShown(members: MemberTable): Member[] {
+export function membersShown(members: Pick<MemberTable, 'list'>): Member[] {
   return members.list().map(shown);
 }
 

@@ -10,6 +10,14 @@ export function memberIdOf(peerUrls: readonly string[], clusterToken: string): b
   return firstBytes([...peerUrls].sort().join('') + clusterToken);
 }
 
+/**
+ * The id of a member that is added while the cluster runs: instead of a token, etcd hashes the cluster's name, which is empty there, and the time in
+ * whole seconds since 1970, so that a member with the same URLs gets another id later.
+ */
+export function addedMemberIdOf(peerUrls: readonly string[], unixSeconds: number): bigint {
+  return memberIdOf(peerUrls, unixSeconds.toString());
+}
+
 /** First 8 bytes, big endian, of SHA-1 over the member ids in ascending order, 8 bytes big endian each. */
 export function clusterIdOf(memberIds: readonly bigint[]): bigint {
   const bytes = Buffer.alloc(8 * memberIds.length);

@@ -48,7 +48,7 @@ describe('a member that joins', () => {
 
   it.each([
     ['a cluster of another size', 'new', { new: [url(2), url(3)] }, /^error validating peerURLs .*: member count is unequal$/],
-    ['other URLs', 'new', { old: [url(1)], new: [url(2), url(4)] }, /: unmatched member while checking PeerURLs \(2, /],
+    ['other URLs', 'new', { old: [url(1)], new: [url(2), url(4)] }, /: PeerURLs: no match found for existing member \(2, \[http:/],
     ['no member of its name', 'other', { old: [url(1)], new: [url(2), url(3)] }, /^couldn't find local name "other"/],
     ['URLs that stand twice', 'new', { old: [url(1)], new: [url(1)] }, /has duplicate url$/],
   ])('is refused with %s', (_, name, initialCluster: InitialCluster, message) => {

@@ -60,10 +60,10 @@ export function joinCluster(
   if (described.length !== existing.members.length) fail('member count is unequal');
   for (const { id, peerUrls } of existing.members) {
     if (described.some((urls) => sameUrls(urls, peerUrls))) continue;
-    fail(`unmatched member while checking PeerURLs (${id.toString(16)}, [${peerUrls.join(' ')}])`);
+    fail(`PeerURLs: no match found for existing member (${id.toString(16)}, [${peerUrls.join(' ')}])`);
   }
-  const self = existing.members.find(({ peerUrls }) => sameUrls(own, peerUrls));
-  if (self === undefined) return fail(`unmatched member while checking PeerURLs (${name}, [${own.join(' ')}])`);
+  // As many members on both sides, and no URL twice: each is somebody, this one too.
+  const self = existing.members.find(({ peerUrls }) => sameUrls(own, peerUrls))!;
   return { memberId: self.id, clusterId: existing.clusterId };
 }
 

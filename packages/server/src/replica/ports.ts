@@ -183,6 +183,11 @@ export interface Peers {
   listen(listener: (event: PeerEvent) => void): void;
   /** Who the other members are, from now on. Connections to others are closed. */
   setMembers(members: readonly PeerAddress[]): void;
+  /**
+   * Since when, on `runtime.monotonic()`, this member is connected with the other without a break; undefined: it is not. A network that cannot tell
+   * has no such method.
+   */
+  connectedSince?(member: MemberId): number | undefined;
   close(): Promise<void>;
 }
 

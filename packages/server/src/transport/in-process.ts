@@ -64,6 +64,10 @@ class InProcessPeers implements Peers {
     // Everybody who is present can be reached.
   }
 
+  connectedSince(member: MemberId): number | undefined {
+    return this.#present.has(member) ? Number.NEGATIVE_INFINITY : undefined;
+  }
+
   close(): Promise<void> {
     this.#isClosed = true;
     if (this.#present.get(this.self.id) === this) this.#present.delete(this.self.id);

@@ -42,6 +42,7 @@ export class Lane {
   #addressAt = 0;
   /** - `dialling`: until the other side says welcome. - `waiting`: until the next attempt. */
   #state: 'dialling' | 'open' | 'waiting' | 'closed' = 'waiting';
+  #openSince = 0;
   #connection: FramedSocket | undefined;
   /** Ends the dialling, or the waiting. */
   #timer: Timer | undefined;
@@ -64,6 +65,11 @@ export class Lane {
 
   constructor(options: LaneOptions) {
     this.#options = options;
+  }
+
+  /** The instant since which there is a connection; undefined while there is none. */
+  get openSince(): number | undefined {
+    return this.#state === 'open' ? this.#openSince : undefined;
   }
 
   send(packet: PeerPacket): void {
@@ -178,6 +184,7 @@ export class Lane {
     }
     this.#timer?.cancel();
     this.#state = 'open';
+    this.#openSince = this.#options.runtime.monotonic();
     this.#beats = 0;
     this.#problem = undefined;
     connection.frameBytesMax = this.#options.frameBytesMax;

@@ -128,6 +128,10 @@ class OpenPeers implements TcpPeers {
     }
   }
 
+  connectedSince(member: MemberId): number | undefined {
+    return this.#members.get(member)?.control.openSince;
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#beat?.cancel();
