@@ -1,0 +1,105 @@
+import {
+  Cluster,
+  findWireError,
+  type Init,
+  KV,
+  Maintenance,
+  type Member as MemberEntry,
+  type MethodDescriptor,
+  type WireErrorKey,
+} from '@conclave/protocol';
+import { Machine } from '@conclave/testing';
+import { recordingTransport } from '@conclave/testkit';
+import type { Connection, Transport } from '@conclave/wire';
+import type { Member } from './member.ts';
+import type { World } from './world.ts';
+
+/** How a call ended: with an answer, or with the key of an error. */
+export type Answer<T> = { readonly ok: T } | { readonly error: WireErrorKey | string };
+
+/** The operator's machine, which nothing happens to: single calls to single members. */
+export class Admin {
+  readonly #world: World;
+  readonly #machine: Machine;
+  readonly #transport: Transport;
+  readonly #connections = new Map<string, Connection>();
+
+  constructor(world: World) {
+    const { calls, recorder, time } = world;
+    this.#world = world;
+    this.#machine = new Machine(time, { name: 'admin' });
+    this.#machine.boot();
+    this.#transport = recordingTransport(calls.transportOf(this.#machine), { recorder, client: 0, now: () => time.monotonic() });
+  }
+
+  call<In extends object, Out extends object>(
+    member: Member,
+    method: MethodDescriptor<In, Out, false, false>,
+    request: Init<In>,
+    timeoutMs = 3_000,
+  ): Promise<Answer<Out>> {
+    const connection = this.#connections.get(member.name) ?? this.#transport(member.name);
+    this.#connections.set(member.name, connection);
+    const deadline = this.#world.time.monotonic() + timeoutMs;
+    return new Promise((resolve) => {
+      connection.unary(method.path, method.input.encode(request as never), { deadline }, (end, response) => {
+        if (response !== undefined) resolve({ ok: method.output.decode(response) });
+        else resolve({ error: findWireError(end.code, end.message)?.key ?? `${end.code} ${end.message}` });
+      });
+    });
+  }
+
+  /** Asks one member after the other until one answers, or gives up at `deadline` of simulated time. */
+  async persist<T>(deadline: number, ask: (member: Member) => Promise<Answer<T>>): Promise<Answer<T>> {
+    const { world } = this;
+    let last: Answer<T> = { error: 'nobody is there' };
+    for (let attempt = 0; world.time.monotonic() < deadline; attempt++) {
+      const up = world.members.filter((member) => member.server !== undefined);
+      const member = up[attempt % Math.max(1, up.length)];
+      if (member !== undefined) {
+        last = await ask(member);
+        if ('ok' in last) return last;
+      }
+      await world.sleep(200);
+    }
+    return last;
+  }
+
+  async memberList(deadline: number): Promise<readonly MemberEntry[] | undefined> {
+    const answer = await this.persist(deadline, (member) => this.call(member, Cluster.methods.memberList, { linearizable: true }));
+    return 'ok' in answer ? answer.ok.members : undefined;
+  }
+
+  put(member: Member, key: string, value: string): Promise<Answer<unknown>> {
+    return this.call(member, KV.methods.put, { key: Buffer.from(key), value: Buffer.from(value) });
+  }
+
+  get(member: Member, key: string): Promise<Answer<{ readonly kvs: readonly { readonly value: Uint8Array }[] }>> {
+    return this.call(member, KV.methods.range, { key: Buffer.from(key) });
+  }
+
+  hashKv(
+    member: Member,
+    revision: number,
+  ): Promise<Answer<{ readonly hash: number; readonly compactRevision: number; readonly hashRevision: number }>> {
+    return this.call(member, Maintenance.methods.hashKv, { revision });
+  }
+
+  status(
+    member: Member,
+  ): Promise<
+    Answer<{
+      readonly raftAppliedIndex: number;
+      readonly raftIndex: number;
+      readonly leader: bigint;
+      readonly header: { readonly revision: number; readonly memberId: bigint } | undefined;
+      readonly isLearner: boolean;
+    }>
+  > {
+    return this.call(member, Maintenance.methods.status, {}, 1_000);
+  }
+
+  get world(): World {
+    return this.#world;
+  }
+}

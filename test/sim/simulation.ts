@@ -1,0 +1,181 @@
+import { preload } from '@conclave/sdk';
+import type { Finding } from '@conclave/testkit';
+import { Admin } from './admin.ts';
+import { SimulatedClient } from './client.ts';
+import { Faults } from './faults.ts';
+import type { Member } from './member.ts';
+import { type Plan, randomOf } from './plan.ts';
+import { Verdict } from './verdict.ts';
+import { World } from './world.ts';
+
+/** What became of one seed. */
+export interface RunResult {
+  readonly findings: readonly Finding[];
+  /** Of everything that happened, in its order. */
+  readonly traceHash: string;
+  readonly events: number;
+  readonly simulatedMs: number;
+  readonly operations: number;
+  readonly answered: number;
+  readonly summary: string;
+}
+
+export interface RunOptions {
+  /** Shows every log line of every member. */
+  readonly isVerbose?: boolean;
+}
+
+/** Runs what the plan says: a cluster and its clients under faults, then healed, then judged. */
+export async function simulate(plan: Plan, options: RunOptions = {}): Promise<RunResult> {
+  await preload();
+  return new Simulation(plan, options.isVerbose ?? false).run();
+}
+
+/** How long the healed cluster may take until every member of the core serves: elections, reconnecting and catching up. */
+const recoveryMs = 20_000;
+/** What is still under way when the clients stop must come to its end. */
+const drainMs = 30_000;
+
+class Simulation {
+  readonly #plan: Plan;
+  readonly #world: World;
+  readonly #clients: readonly SimulatedClient[];
+  readonly #admin: Admin;
+  readonly #faults: Faults;
+  #outside: readonly Member[] = [];
+
+  constructor(plan: Plan, isVerbose: boolean) {
+    this.#plan = plan;
+    this.#world = new World(plan, isVerbose);
+    this.#clients = Array.from({ length: plan.clients }, (_, at) => new SimulatedClient(at + 1, this.#world));
+    this.#admin = new Admin(this.#world);
+    this.#faults = new Faults(this.#world, this.#clients, this.#admin);
+  }
+
+  async run(): Promise<RunResult> {
+    const { time, findings, trace } = this.#world;
+    const verdict = new Verdict(this.#world, this.#admin);
+    try {
+      for (const member of this.#world.members) member.start();
+      for (const client of this.#clients) client.start();
+      await this.#phase('start', () => this.#servesAt(this.#world.members), recoveryMs);
+      this.#faults.start();
+      await time.advance(this.#plan.faultyMs);
+      this.#heal();
+      const core = this.#world.members.filter((member) => !this.#outside.includes(member));
+      await this.#phase('recovery', () => this.#servesAt(core), recoveryMs);
+      await time.advance(2_000);
+      for (const client of this.#clients) client.stop();
+      if (!(await this.#until(() => this.#clients.every((client) => client.isIdle), drainMs))) {
+        findings.add(
+          'stuck',
+          'requests did not end',
+          this.#clients.filter((client) => !client.isIdle).map((client) => client.underWay),
+        );
+      }
+      for (const member of this.#outside) member.start();
+      await this.#phase('everybody', () => this.#servesAt(this.#world.members), recoveryMs);
+      if (findings.list.length === 0) await this.#drive(verdict.compareMembers());
+      for (const client of this.#clients) client.closeWatches();
+      await time.advance(500);
+      for (const client of this.#clients) await client.close();
+      await this.#stop();
+      await this.#drive(verdict.compareLogs());
+    } catch (error) {
+      findings.add('simulation', error instanceof Error ? (error.stack ?? error.message) : String(error));
+    }
+    const history = this.#world.recorder.finish(time.monotonic());
+    verdict.judge(history);
+    const answered = history.operations.filter(({ outcome }) => outcome.status === 'ok').length;
+    return {
+      findings: findings.list,
+      traceHash: trace.hash,
+      events: trace.events,
+      simulatedMs: time.monotonic(),
+      operations: history.operations.length,
+      answered,
+      summary: this.#summary(),
+    };
+  }
+
+  /** Faults end. Members outside a quorum may stay broken: those inside must do without them. */
+  #heal(): void {
+    const random = randomOf(this.#plan.seed, 'heal');
+    const { members } = this.#world;
+    this.#faults.heal();
+    const outsideMost = Math.floor((members.length - 1) / 2);
+    const outsideCount = this.#faults.replacement?.isUnderWay === true ? 0 : random.below(outsideMost + 1);
+    const shuffled = members.map((member) => ({ member, by: random.next() })).toSorted((a, b) => a.by - b.by);
+    this.#outside = shuffled.slice(0, outsideCount).map(({ member }) => member);
+    for (const member of this.#outside) {
+      member.retire();
+      member.crash('power', 0);
+    }
+  }
+
+  /** Every one of them takes a write, and then a read that sees it. */
+  async #servesAt(members: readonly Member[]): Promise<void> {
+    const { time } = this.#world;
+    await this.#untilReplaced();
+    await Promise.all(
+      members.map(async (member) => {
+        for (;;) {
+          if (member.server === undefined) {
+            await this.#world.sleep(100);
+            continue;
+          }
+          const value = `${this.#world.nextValue()}`;
+          const written = await this.#admin.put(member, `probe/${member.name}`, value);
+          const read = 'ok' in written ? await this.#admin.get(member, `probe/${member.name}`) : written;
+          if ('ok' in read && 'ok' in written) return;
+          await this.#world.sleep(200);
+          if (time.monotonic() > Number.MAX_SAFE_INTEGER) return;
+        }
+      }),
+    );
+  }
+
+  async #untilReplaced(): Promise<void> {
+    while (this.#faults.replacement?.isUnderWay === true) await this.#world.sleep(100);
+  }
+
+  /** Runs until the promise is fulfilled; that it is not within the time is a finding. */
+  async #phase(name: string, work: () => Promise<void>, withinMs: number): Promise<void> {
+    const { findings, members, time } = this.#world;
+    let isDone = false;
+    const startedAt = time.monotonic();
+    void work().then(() => {
+      isDone = true;
+    });
+    const allowed = withinMs + (this.#faults.replacement?.isUnderWay === true ? 60_000 : 0);
+    if (await this.#until(() => isDone, allowed)) return;
+    const shown = members.map(
+      (member) =>
+        `${member.name}: ${member.isUp ? (member.server === undefined ? 'starting' : 'serving') : 'down'}${member.server?.isLeader === true ? ', leads' : ''}`,
+    );
+    findings.add('liveness', `${name}: not every member served within ${time.monotonic() - startedAt} ms`, shown);
+    throw new Error(`no way on after ${name}`);
+  }
+
+  async #until(condition: () => boolean, withinMs: number): Promise<boolean> {
+    const { time } = this.#world;
+    const end = time.monotonic() + withinMs;
+    while (!condition() && time.monotonic() < end) await time.advance(10);
+    return condition();
+  }
+
+  #drive<T>(promise: Promise<T>): Promise<T> {
+    return this.#world.time.run(promise, { deadlineMs: 60_000 });
+  }
+
+  async #stop(): Promise<void> {
+    const { members } = this.#world;
+    const stopped = Promise.all(members.map((member) => member.stop()));
+    await this.#drive(stopped);
+  }
+
+  #summary(): string {
+    const faults = [...this.#faults.counts].map(([kind, count]) => `${kind} ${count}`).join(', ');
+    return `${this.#plan.members} members, ${this.#plan.clients} clients, ${this.#world.raft.terms} terms; ${faults}`;
+  }
+}
