@@ -73,6 +73,19 @@ export class Machine {
     return this.#process;
   }
 
+  /** Time, timers and chance of whatever process runs at the moment: for what belongs to the machine, such as its disk. */
+  asRuntime(): Runtime {
+    return {
+      monotonic: () => this.monotonic(),
+      boot: () => this.bootTime(),
+      wall: () => this.wall(),
+      timer: (delayMs, callback) => this.#process?.timer(delayMs, callback) ?? { cancel() {} },
+      endOfTurn: (callback) => this.#process?.endOfTurn(callback),
+      random: () => this.random(),
+      log: this.#options.log ?? silentLog,
+    };
+  }
+
   kill(): void {
     if (this.#process === undefined) return;
     this.#process = undefined;

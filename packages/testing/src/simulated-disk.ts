@@ -170,6 +170,7 @@ class Mount implements Disk {
   /** Runs `action` after the operation's latency, at once where there is none, and never when the process has died. */
   perform(operation: DiskOperation, action: (failure: Error | undefined) => void): void {
     const { runtime, latencyMs, fault } = this.#options;
+    if (this.#isDead) return;
     const run = (): void => {
       if (this.#isDead) return;
       const code = fault?.(operation);
