@@ -11,6 +11,10 @@ export interface ServerOptions {
   readonly flags?: readonly string[];
   /** Options of Node itself, before the script. */
   readonly nodeFlags?: readonly string[];
+  /** Default: a new temporary directory, removed at the end. */
+  readonly dataDir?: string;
+  /** Variables of its environment. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** Starts `conclave-server`, as built, on a port of its own choice and a new data dir; resolves when it says that it is ready. */
@@ -18,6 +22,8 @@ export function launchServer(options: ServerOptions = {}): Promise<RunningProces
   const recipe: ProcessRecipe = {
     name: 'conclave-server',
     version: etcdApiVersion,
+    dataDir: options.dataDir,
+    environment: options.environment,
     firstPort: () => Promise.resolve(0),
     command: (dataDir, port, flags) => [
       process.execPath,
