@@ -189,6 +189,15 @@ describe('members over TCP', () => {
     expect(gapMs).toBeLessThan(1_000);
   });
 
+  test('long frames go with the bulk, whatever they are', async () => {
+    const [a, b] = await pair();
+    await reaches(a, b);
+    a.peers.send(packetOf(1n, 2n, { kind: 'answer', id: 1, error: '', body: new Uint8Array(20 * mib) }));
+    a.peers.send(heartbeat(1n, 2n, 1));
+    await eventually('both', () => b.packets.length === 2);
+    expect(b.packets[1]?.frames[0]?.kind).toBe('answer');
+  });
+
   test('a frame that no member takes is not sent', async () => {
     const [a] = await pair();
     expect(() => a.peers.send(append(1n, 2n, 1, 81 * mib))).toThrow(RangeError);
@@ -292,6 +301,10 @@ describe('where a member is', () => {
     a.peers.setMembers([{ id: 2n, urls: ['http://127.0.0.1:1', moved.url] }]);
     await reaches(a, moved);
     expect(b.packets).toEqual([]);
+    await eventually(
+      'both lanes to its old address are gone',
+      () => b.logs.filter((line) => line.includes('a peer has gone')).length === 2,
+    );
   });
 
   test('may be what nobody can dial: it is lost, and nothing else is', async () => {
@@ -326,7 +339,11 @@ describe('where a member is', () => {
     const packets = 300;
     for (let n = 1; n <= packets; n += 1) a.peers.send(append(1n, 2n, n, mib));
     await eventually('told', () => a.lost(2n) === 1);
-    for (let n = packets + 1; n <= packets + 10; n += 1) a.peers.send(append(1n, 2n, n, mib));
+    for (let n = packets + 1; n <= packets + 10; n += 1) {
+      a.peers.send(append(1n, 2n, n, mib));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(a.lost(2n)).toBe(1);
     for (const socket of sloth.sockets) socket.resume();
     await eventually('the rest was told when there was room', () => a.lost(2n) === 2);
     a.peers.send(append(1n, 2n, 999, 1));
