@@ -1,4 +1,7 @@
 import {
+  AlarmRequest,
+  AlarmResponse,
+  AlarmType,
   ClusterVersion,
   CompactionRequest,
   CompactionResponse,
@@ -6,17 +9,14 @@ import {
   DeleteRangeRequest,
   DeleteRangeResponse,
   KeyRange,
-  KeyValue,
   LeaseGrantRequest,
-  LeaseGrantResponse,
+  type LeaseGrantResponse,
   LeaseRevokeRequest,
-  LeaseRevokeResponse,
+  type LeaseRevokeResponse,
   MemberPublication,
   PutRequest,
   PutResponse,
   RangeRequest,
-  RangeResponse,
-  type RequestOp,
   ResponseHeader,
   ResponseOp,
   TxnRequest,
@@ -25,18 +25,19 @@ import {
 import type { ConfChange, ConfState } from '@conclave/raft';
 import { StatusError } from '@conclave/wire';
 import type { LeaseTable } from '../lease/lease-table.ts';
-import type { MemberTable } from '../membership/member-table.ts';
+import type { ClusterMember, MemberTable } from '../membership/member-table.ts';
 import { failure } from '../mvcc/failure.ts';
 import { keyOf, leaseOf, valueIn } from '../mvcc/key-value.ts';
-import type { Mvcc, Pin } from '../mvcc/mvcc.ts';
-import type { RangeResult } from '../mvcc/range-read.ts';
+import type { Mvcc } from '../mvcc/mvcc.ts';
 import type { Slicer } from '../mvcc/slicer.ts';
 import type { WriteTxn } from '../mvcc/write-txn.ts';
 import type { Store } from '../storage/backend/store.ts';
-import { holds } from './compare.ts';
-import { EntryFormatError, entryVersion, type LoggedRequest, versionOf } from './entry.ts';
+import { AlarmTable } from './alarm-table.ts';
+import { EntryFormatError, entryVersion, firstEntryVersion, type LoggedRequest, type RequestKind, versionOf } from './entry.ts';
+import { grantLease, revokeLease } from './lease-changes.ts';
 import { changeMembers, decideClusterVersion, type MembersChanged, publishMember } from './member-changes.ts';
-import { leavesOf, planTxn, type TxnPlan } from './txn-plan.ts';
+import { checkRevision, ownKv, rangeResponse, readTxn } from './read-txn.ts';
+import { hasPut, leavesOf, planTxn, type TxnPlan } from './txn-plan.ts';
 
 /**
  * What an entry came to: the response, whose header has only the revision, or the refusal of a client's mistake. All bytes in it are in memory
@@ -49,6 +50,7 @@ export type Applied =
   | { readonly kind: 'compaction'; readonly response: CompactionResponse }
   | { readonly kind: 'leaseGrant'; readonly response: LeaseGrantResponse }
   | { readonly kind: 'leaseRevoke'; readonly response: LeaseRevokeResponse }
+  | { readonly kind: 'alarm'; readonly response: AlarmResponse }
   | MembersChanged
   | { readonly kind: 'failed'; readonly error: StatusError };
 
@@ -61,9 +63,6 @@ export interface ApplierOptions {
   readonly entryVersion?: number;
 }
 
-/** etcd's greatest TTL, in seconds. */
-export const maxLeaseTtlSeconds = 9_000_000_000;
-
 /**
  * The state machine: what every member computes from the log, entry by entry, the same everywhere, refusals included. It joins the keys and
  * the leases, which do not know each other.
@@ -75,6 +74,8 @@ export class Applier {
   readonly #mvcc: Mvcc;
   readonly #leases: LeaseTable;
   readonly #members: MemberTable;
+  /** What stands against writes. */
+  readonly alarms: AlarmTable;
   readonly #entryVersion: number;
   #onCompaction: (() => void) | undefined;
   #appliedIndex: number;
@@ -86,9 +87,11 @@ export class Applier {
     this.#mvcc = options.mvcc;
     this.#leases = options.leases;
     this.#members = options.members;
+    this.alarms = new AlarmTable(options.store);
     this.#entryVersion = options.entryVersion ?? entryVersion;
     this.#appliedIndex = options.store.durableIndex;
     this.#appliedTerm = storedTerm(options.store);
+    this.#checkKnown();
   }
 
   /** Index of the last entry applied; 0 before the first. */
@@ -153,6 +156,17 @@ export class Applier {
     return { result, isAccepted: result.kind !== 'failed' };
   }
 
+  /** For a state from before the members were part of it (`isOlderThanMembers`): it had this one. Made again at the next start if it gets lost. */
+  adopt(member: ClusterMember): void {
+    this.#members.add(member);
+    this.#store.applied(this.#appliedIndex);
+  }
+
+  /** Whether every member can apply entries of this kind. Otherwise it must not be proposed. */
+  allows(kind: RequestKind): boolean {
+    return versionOf(kind) <= Math.min(this.#members.clusterVersion?.entryVersion ?? firstEntryVersion, this.#entryVersion);
+  }
+
   /** The applied state was replaced beneath: goes on from what the store holds now. */
   reload(): void {
     this.#store.reopen(() => {
@@ -160,31 +174,15 @@ export class Applier {
       this.#appliedTerm = storedTerm(this.#store);
       this.#mvcc.reload();
       this.#members.reload();
+      this.alarms.reload();
     });
     // The snapshot brought what its sender's compaction had not got to yet.
     if (!this.#mvcc.isCompacted) this.#onCompaction?.();
   }
 
-  /**
-   * Evaluates a txn that only reads (`isReadOnlyTxn`) at the present revision, without the log; yields to the loop as `slicer` says.
-   *
-   * @throws StatusError `compacted` or `future-revision`, by way of the promise
-   */
-  async readTxn(request: TxnRequest, slicer: Slicer): Promise<TxnResponse> {
-    const pin = this.#mvcc.pin(0);
-    try {
-      const succeeded = await this.#allHold(request, pin, slicer);
-      const branch = succeeded ? request.success : request.failure;
-      const responses: ResponseOp[] = [];
-      for (const range of branch.map(onlyRange)) this.#checkRevision(range, pin.revision);
-      for (const range of branch.map(onlyRange)) {
-        const result = await this.#mvcc.range(range, slicer, range.revision > 0 ? undefined : pin);
-        responses.push(ResponseOp.create({ responseRange: rangeResponse(result, pin.revision) }));
-      }
-      return TxnResponse.create({ header: { revision: pin.revision }, succeeded, responses });
-    } finally {
-      pin.release();
-    }
+  /** Evaluates a txn that only reads, without the log: see {@link readTxn}. */
+  readTxn(request: TxnRequest, slicer: Slicer): Promise<TxnResponse> {
+    return readTxn(this.#mvcc, request, slicer);
   }
 
   /**
@@ -230,6 +228,7 @@ export class Applier {
 
   #dispatch(request: LoggedRequest, term: number, isAwaited: boolean): Applied {
     const { kind, body } = request;
+    this.#refuseAlarmed(kind);
     switch (kind) {
       case 'put':
         return { kind, response: this.#put(PutRequest.decode(body)) };
@@ -240,16 +239,43 @@ export class Applier {
       case 'compaction':
         return { kind, response: this.#compact(CompactionRequest.decode(body)) };
       case 'leaseGrant':
-        return { kind, response: this.#grant(LeaseGrantRequest.decode(body)) };
+        return { kind, response: grantLease(this.#leases, this.#mvcc, LeaseGrantRequest.decode(body)) };
       case 'leaseRevoke':
-        return { kind, response: this.#revoke(LeaseRevokeRequest.decode(body), request.term < term) };
+        return { kind, response: revokeLease(this.#leases, this.#mvcc, LeaseRevokeRequest.decode(body), request.term < term) };
       case 'memberPublish':
         return publishMember(this.#members, MemberPublication.decode(body));
       case 'clusterVersion':
-        return decideClusterVersion(this.#members, ClusterVersion.decode(body));
+        return this.#decideClusterVersion(ClusterVersion.decode(body));
+      case 'alarm':
+        return { kind, response: this.#alarm(AlarmRequest.decode(body)) };
       default:
         throw new Error(`an entry of kind ${kind} came as a request of a client`);
     }
+  }
+
+  // ---- what bounds the rest ---------------------------------------------------------------------------------------------------------
+
+  #refuseAlarmed(kind: RequestKind): void {
+    if (this.alarms.has(AlarmType.CORRUPT) && changesData.has(kind)) throw failure('corrupt-cluster');
+    if (this.alarms.has(AlarmType.NOSPACE) && takesSpace.has(kind)) throw failure('no-space');
+  }
+
+  #alarm(request: AlarmRequest): AlarmResponse {
+    const alarms = this.alarms.apply(request);
+    return AlarmResponse.create({ header: { revision: this.#mvcc.revision }, alarms });
+  }
+
+  /** From here on there may be entries of that version. */
+  #decideClusterVersion(version: ClusterVersion): Applied {
+    const applied = decideClusterVersion(this.#members, version);
+    this.#checkKnown();
+    return applied;
+  }
+
+  #checkKnown(): void {
+    const needed = this.#members.clusterVersion?.entryVersion ?? 0;
+    if (needed <= this.#entryVersion) return;
+    throw new EntryFormatError(`the cluster has entries up to version ${needed}, this program knows ${this.#entryVersion}`);
   }
 
   // ---- keys -------------------------------------------------------------------------------------------------------------------------
@@ -297,6 +323,7 @@ export class Applier {
   // ---- txns -------------------------------------------------------------------------------------------------------------------------
 
   #txn(request: TxnRequest, isAwaited: boolean): TxnResponse {
+    if (this.alarms.has(AlarmType.NOSPACE) && hasPut(request)) throw failure('no-space');
     const plan = planTxn(request, (compare) => this.#compared(compare));
     this.#checkPlan(plan);
     const txn = this.#mvcc.begin();
@@ -316,7 +343,7 @@ export class Applier {
   #checkPlan(plan: TxnPlan): void {
     const deleted: KeyRange[] = [];
     for (const { requestPut, requestDeleteRange, requestRange } of leavesOf(plan)) {
-      if (requestRange !== undefined) this.#checkRevision(requestRange, this.#mvcc.revision);
+      if (requestRange !== undefined) checkRevision(this.#mvcc, requestRange, this.#mvcc.revision);
       if (requestDeleteRange !== undefined) deleted.push(KeyRange.fromWire(requestDeleteRange.key, requestDeleteRange.rangeEnd));
       if (requestPut === undefined) continue;
       this.#checkLease(requestPut);
@@ -341,55 +368,12 @@ export class Applier {
     return TxnResponse.create({ header: {}, succeeded: plan.succeeded, responses });
   }
 
-  async #allHold(request: TxnRequest, pin: Pin, slicer: Slicer): Promise<boolean> {
-    for (const compare of request.compare) {
-      const { kvs } = await this.#mvcc.range(RangeRequest.create({ key: compare.key, rangeEnd: compare.rangeEnd }), slicer, pin);
-      if (!holds(compare, kvs)) return false;
-    }
-    return true;
-  }
-
   #checkLease(request: PutRequest): void {
     if (request.lease !== 0n && !this.#leases.has(request.lease)) throw failure('lease-not-found');
   }
 
   #checkKept(request: PutRequest): void {
     if (keepsSomething(request) && this.#mvcc.get(request.key) === undefined) throw failure('key-not-found');
-  }
-
-  /** Within a txn only 0 means the latest: a negative revision is an old one. */
-  #checkRevision(request: RangeRequest, current: number): void {
-    if (request.revision === 0) return;
-    if (request.revision > current) throw failure('future-revision');
-    if (request.revision < this.#mvcc.compactRevision) throw failure('compacted');
-  }
-
-  // ---- leases -----------------------------------------------------------------------------------------------------------------------
-
-  #grant(request: LeaseGrantRequest): LeaseGrantResponse {
-    const { id } = request;
-    // The member that received the request chose the id; 0 stands for no lease.
-    if (id === 0n) throw failure('lease-not-found');
-    if (request.ttl > maxLeaseTtlSeconds) throw failure('lease-ttl-too-large');
-    if (this.#leases.has(id)) throw failure('lease-exists');
-    const ttl = Math.max(1, request.ttl);
-    this.#leases.grant(id, ttl);
-    return LeaseGrantResponse.create({ header: { revision: this.#mvcc.revision }, id, ttl });
-  }
-
-  /**
-   * Deletes the attached keys in order, in one revision, with the lease. A revoke that comes from an earlier term is refused: a leader that was
-   * stuck while another took over would end leases that have been renewed since (etcd issue 15247).
-   */
-  #revoke(request: LeaseRevokeRequest, isOfEarlierTerm: boolean): LeaseRevokeResponse {
-    const { id } = request;
-    if (isOfEarlierTerm) throw failure('leader-changed');
-    if (!this.#leases.has(id)) throw failure('lease-not-found');
-    const txn = this.#mvcc.begin();
-    for (const key of this.#leases.keysOf(id)) txn.deleteRange(key, noBytes);
-    this.#leases.revoke(id);
-    txn.end();
-    return LeaseRevokeResponse.create({ header: { revision: txn.revision } });
   }
 
   #moveLease(key: Uint8Array, from: bigint, to: bigint): void {
@@ -399,7 +383,11 @@ export class Applier {
   }
 }
 
-const noBytes = new Uint8Array(0);
+/** What members that disagree must not go on with. */
+const changesData: ReadonlySet<RequestKind> = new Set(['put', 'deleteRange', 'txn', 'compaction', 'leaseGrant', 'leaseRevoke']);
+/** Txns too, when they put. */
+const takesSpace: ReadonlySet<RequestKind> = new Set(['put', 'leaseGrant']);
+
 const termRow = new TextEncoder().encode('appliedTerm');
 
 /** The term of the last entry applied, as stored. */
@@ -417,18 +405,4 @@ function termBytes(term: number): Uint8Array {
 /** Whether the put takes the value or the lease from the key as it is, which then has to exist. */
 function keepsSomething(request: PutRequest): boolean {
   return request.ignoreValue || request.ignoreLease;
-}
-
-function onlyRange({ requestRange }: RequestOp): RangeRequest {
-  if (requestRange === undefined) throw new Error('a txn that only reads holds another operation');
-  return requestRange;
-}
-
-/** Storage's bytes are valid only until the loop goes on, and a response is sent later. */
-function ownKv(kv: Uint8Array): KeyValue {
-  return KeyValue.decode(new Uint8Array(kv));
-}
-
-function rangeResponse(result: RangeResult, revision: number): RangeResponse {
-  return RangeResponse.create({ header: { revision }, kvs: result.kvs.map(ownKv), count: result.count, more: result.more });
 }

@@ -2,7 +2,7 @@ import { MemberAddition } from '@conclave/protocol';
 import { type Entry, encodeConfChange, type HardState, noMember } from '@conclave/raft';
 import { clusterIdOf, memberIdOf } from '../membership/ids.ts';
 import { checkFounder, type InitialConfig } from '../membership/initial-cluster.ts';
-import { type ClusterMember, recordOf } from '../membership/member-table.ts';
+import { type ClusterMember, type MemberTable, recordOf } from '../membership/member-table.ts';
 import { encodeEntry } from './entry.ts';
 
 /** How a cluster begins. The same at every founder, as it follows from the configuration alone. */
@@ -47,6 +47,16 @@ export function founderEntries(members: readonly ClusterMember[]): Pick<Founding
   return { entries, hardState: { term: 1, vote: noMember, commit: entries.length } };
 }
 
-function newMember(id: bigint, name: string, peerUrls: readonly string[]): ClusterMember {
+/**
+ * Whether the state and the log are of a release in which the members did not stand in the log: it had no other member than this one. Later logs begin
+ * with the founders, and a member that joins begins with nothing.
+ */
+export function isOlderThanMembers(members: Pick<MemberTable, 'list'>, appliedIndex: number, entries: readonly Entry[]): boolean {
+  if (members.list().length > 0) return false;
+  return appliedIndex > 0 || (entries[0]?.index === 1 && entries[0].type === 'normal');
+}
+
+/** A member of whom nobody has heard but its name. */
+export function newMember(id: bigint, name: string, peerUrls: readonly string[]): ClusterMember {
   return { id, name, peerUrls: [...peerUrls].sort(), clientUrls: [], isLearner: false, entryVersion: 0, serverVersion: '' };
 }

@@ -102,6 +102,20 @@ export function publishMember(members: MemberTable, publication: MemberPublicati
   return { kind: 'memberPublish', response: undefined };
 }
 
+/** What all members can do, when that is more than the cluster has agreed on; undefined otherwise, and while a member has not published. */
+export function agreedVersion(members: Pick<MemberTable, 'list' | 'clusterVersion'>): ClusterVersion | undefined {
+  const published = members.list();
+  const entryVersion = Math.min(...published.map((member) => member.entryVersion));
+  if (published.length === 0 || entryVersion === 0) return undefined;
+  const version = lowestMinor(published.map(({ serverVersion }) => serverVersion));
+  const current = members.clusterVersion ?? { version: '0.0.0', entryVersion: 0 };
+  const agreed = {
+    version: compareMinors(version, current.version) > 0 ? version : current.version,
+    entryVersion: Math.max(entryVersion, current.entryVersion),
+  };
+  return isWithin(agreed, current) ? undefined : agreed;
+}
+
 /**
  * Raises what all members can do. Members may have come since the leader looked: a version above any member's is refused, so that no member is ever
  * given an entry it does not know.
@@ -109,11 +123,37 @@ export function publishMember(members: MemberTable, publication: MemberPublicati
  * @throws StatusError `not-capable`
  */
 export function decideClusterVersion(members: MemberTable, version: ClusterVersion): MembersChanged {
-  const lowest = Math.min(...members.list().map((member) => member.entryVersion));
-  const current = members.clusterVersion?.entryVersion ?? 0;
-  if (version.entryVersion > lowest || version.entryVersion < current) throw failure('not-capable');
+  const agreed = agreedVersion(members);
+  const isLower = members.clusterVersion !== undefined && !isWithin(members.clusterVersion, version);
+  if (agreed === undefined || isLower || !isWithin(version, agreed)) throw failure('not-capable');
   members.setClusterVersion(version);
   return { kind: 'clusterVersion', response: undefined };
+}
+
+/** Whether a cluster at `limit` can do all that `version` says. */
+function isWithin(version: ClusterVersion, limit: ClusterVersion): boolean {
+  return version.entryVersion <= limit.entryVersion && compareMinors(version.version, limit.version) <= 0;
+}
+
+function lowestMinor(versions: readonly string[]): string {
+  const [major, minor] = versions.map(minorOf).reduce((lowest, version) => (compare(version, lowest) < 0 ? version : lowest));
+  return `${major}.${minor}.0`;
+}
+
+function compareMinors(a: string, b: string): number {
+  return compare(minorOf(a), minorOf(b));
+}
+
+function compare([major, minor]: Minor, [otherMajor, otherMinor]: Minor): number {
+  return major - otherMajor || minor - otherMinor;
+}
+
+type Minor = readonly [major: number, minor: number];
+
+/** What cannot be read is the lowest there is: a member that says nothing sensible promises nothing. */
+function minorOf(version: string): Minor {
+  const [, major = '0', minor = '0'] = /^(\d{1,9})\.(\d{1,9})/.exec(version) ?? [];
+  return [Number(major), Number(minor)];
 }
 
 function existing(members: MemberTable, id: MemberId): ClusterMember {

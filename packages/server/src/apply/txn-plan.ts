@@ -48,3 +48,10 @@ export function isReadOnlyTxn(request: TxnRequest): boolean {
 export function isSerializableTxn(request: TxnRequest): boolean {
   return [...request.success, ...request.failure].every(({ requestRange }) => requestRange?.serializable);
 }
+
+/** Whether either branch puts something, at whatever depth. */
+export function hasPut(request: TxnRequest): boolean {
+  return [...request.success, ...request.failure].some(
+    ({ requestPut, requestTxn }) => requestPut !== undefined || (requestTxn !== undefined && hasPut(requestTxn)),
+  );
+}
