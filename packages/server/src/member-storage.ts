@@ -6,8 +6,8 @@ import { confStateFrom, lowestId } from './membership/member-table.ts';
 import { Compaction } from './mvcc/compaction.ts';
 import { currentRevision } from './mvcc/mvcc.ts';
 import type { Fatal, LocalMemory, Log, RecoveredLog, Snapshots } from './replica/ports.ts';
-import type { Backend } from './storage/backend/backend.ts';
-import { BufferedStore, durableIndexOf, type StoreBounds } from './storage/backend/buffered-store.ts';
+import type { Backend, Changes } from './storage/backend/backend.ts';
+import { BufferedStore, defaultBounds, durableIndexOf, type StoreBounds } from './storage/backend/buffered-store.ts';
 import { LmdbBackend } from './storage/backend/lmdb.ts';
 import { MemoryBackend } from './storage/backend/memory.ts';
 import { openDataDir } from './storage/data-dir.ts';
@@ -79,7 +79,7 @@ async function inMemory(options: MemberStorageOptions): Promise<MemberStorage> {
     log: new MemoryLog(),
     recovered: { hardState: undefined, entries: [] },
     store,
-    snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place, summarize }),
+    snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place, summarize, batchBytes: batchBytesOf(options) }),
     memory: new StoredLocalMemory(store, incarnation),
     setHasPeers: () => undefined,
     close: () => store.close(),
@@ -120,11 +120,13 @@ async function openInPlace(options: MemberStorageOptions, place: Place, backend:
   try {
     const { identity, snapshot } = recovered;
     const { clusterId } = identity;
+    const batchBytes = batchBytesOf(options);
     const files = await SnapshotFiles.open(disk, snapshotPath, clusterId, appliedIndex, snapshot);
     if (restoration !== undefined) checkRestorable(restoration, snapshot, files);
     if (snapshot !== undefined) {
       runtime.log.warn({ index: snapshot.index }, 'a snapshot was received and is not in place: it is put there now');
-      await restoreState({ place: files, point: snapshot, clusterId, backend, commit: (changes) => backend.commit(changes), summarize });
+      const commit = (changes: Changes): Promise<void> => backend.commit(changes);
+      await restoreState({ place: files, point: snapshot, clusterId, backend, commit, summarize, batchBytes });
       await files.removeUpTo(snapshot.index);
     }
     const store = openStore(options, backend);
@@ -133,7 +135,7 @@ async function openInPlace(options: MemberStorageOptions, place: Place, backend:
       log: wal,
       recovered,
       store,
-      snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place: files, summarize }),
+      snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place: files, summarize, batchBytes }),
       memory: new StoredLocalMemory(store, incarnation),
       setHasPeers: (hasPeers) => place.setHasPeers(hasPeers),
     };
@@ -148,6 +150,11 @@ function checkRestorable({ index, from }: Restoration, snapshot: RecoveredWal['s
   if (snapshot !== undefined && snapshot.index >= index) return;
   const reason = `the applied state was being replaced by it, from index ${from} on, and the log does not know of it`;
   throw new SnapshotCorruptionError(files.describe({ index, term: 0 }), 0, index, reason);
+}
+
+/** What a restoration commits at once is what apply would. */
+function batchBytesOf({ ports }: MemberStorageOptions): number {
+  return ports.bounds?.flushBytes ?? defaultBounds.flushBytes;
 }
 
 const summarize: Summarize = (state) => ({

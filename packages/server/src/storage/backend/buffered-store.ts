@@ -29,7 +29,7 @@ export interface StoreBounds {
   readonly generationBytesMax: number;
 }
 
-const defaultBounds: StoreBounds = { flushDelayMs: 50, flushBytes: 4 << 20, generationBytesMax: 16 << 20 };
+export const defaultBounds: StoreBounds = { flushDelayMs: 50, flushBytes: 4 << 20, generationBytesMax: 16 << 20 };
 
 /**
  * The applied state over a backend. Rows live in one of three layers, the newer wins: the filling generation (written by apply), the flushing one

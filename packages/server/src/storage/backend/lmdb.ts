@@ -111,7 +111,14 @@ export class LmdbBackend implements Backend {
 
   size(): { readonly total: number; readonly inUse: number } {
     this.#bytesInUse ??= this.#measureBytesInUse();
-    return { total: statSync(this.#file).size, inUse: this.#bytesInUse };
+    const [file, inUse] = [this.#file, this.#bytesInUse];
+    // Every put asks for what is in use; the file is asked only when its size is wanted.
+    return {
+      get total() {
+        return statSync(file).size;
+      },
+      inUse,
+    };
   }
 
   async close(): Promise<void> {

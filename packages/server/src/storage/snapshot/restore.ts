@@ -16,6 +16,8 @@ export interface RestoreOptions {
   readonly backend: Pick<Backend, 'get' | 'scan'>;
   readonly commit: (changes: Changes) => Promise<void>;
   readonly summarize: Summarize;
+  /** Rows are committed when there are this many bytes of them. */
+  readonly batchBytes: number;
 }
 
 /**
@@ -27,12 +29,12 @@ export interface RestoreOptions {
  * end to end, nothing is touched.
  */
 export async function restoreState(options: RestoreOptions): Promise<void> {
-  const { place, point, clusterId, backend, commit, summarize } = options;
+  const { place, point, clusterId, backend, commit, summarize, batchBytes } = options;
   const { header } = await read(place, point, clusterId, async () => {});
   const from = restorationUnderWay(backend)?.from ?? durableIndexOf(backend);
   const mark: Change = { table: 'meta', key: restorationKey, value: encodeRestoration({ from, ...point }) };
   await commit({ isReplacement: true, rows: [mark] });
-  const batch = new Batch(commit);
+  const batch = new Batch(commit, batchBytes);
   await read(place, point, clusterId, (rows, bytes) => batch.add(rows, bytes));
   await batch.commit();
   if (!isSame(summarize(backend), header)) {
@@ -76,17 +78,19 @@ function check<T>(place: SnapshotPlace, point: SnapshotPoint, offset: number, ru
 /** Rows on their way to the backend: a transaction for some megabytes of them. */
 class Batch {
   readonly #commit: (changes: Changes) => Promise<void>;
+  readonly #bytesMax: number;
   #rows: Change[] = [];
   #bytes = 0;
 
-  constructor(commit: (changes: Changes) => Promise<void>) {
+  constructor(commit: (changes: Changes) => Promise<void>, bytesMax: number) {
     this.#commit = commit;
+    this.#bytesMax = bytesMax;
   }
 
   async add(rows: readonly Change[], bytes: number): Promise<void> {
     for (const row of rows) this.#rows.push(row);
     this.#bytes += bytes;
-    if (this.#bytes >= batchBytes) await this.commit();
+    if (this.#bytes >= this.#bytesMax) await this.commit();
   }
 
   async commit(): Promise<void> {
@@ -96,8 +100,6 @@ class Batch {
     if (rows.length > 0) await this.#commit({ rows });
   }
 }
-
-const batchBytes = 4 << 20;
 
 function isSame(found: Omit<StateSummary, 'index'>, claimed: Omit<StateSummary, 'index'>): boolean {
   return (

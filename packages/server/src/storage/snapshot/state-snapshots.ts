@@ -16,6 +16,8 @@ export interface StateSnapshotsOptions {
   /** Where received ones are kept. */
   readonly place: SnapshotPlace;
   readonly summarize: Summarize;
+  /** Rows of a snapshot are committed when there are this many bytes of them. */
+  readonly batchBytes: number;
 }
 
 interface Reception extends SnapshotPoint {
@@ -58,8 +60,8 @@ export class StateSnapshots implements Snapshots {
   }
 
   async restore({ index, term }: SnapshotPoint): Promise<void> {
-    const { store, place, clusterId, backend, summarize } = this.#options;
-    await store.replace(index, (commit) => restoreState({ place, point: { index, term }, clusterId, backend, commit, summarize }));
+    const { store, place } = this.#options;
+    await store.replace(index, (commit) => restoreState({ ...this.#options, point: { index, term }, commit }));
     await place.removeUpTo(index);
   }
 
