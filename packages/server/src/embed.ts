@@ -188,10 +188,10 @@ class EmbeddedServer implements ConclaveServer {
     const storage = await openMemberStorage({ runtime, fatal, dataDir, founder, hasPeers: this.#isOneOfMany, ports });
     this.#storage = storage;
     const recovered = await this.#recoveredOrFounded(storage);
-    const member = await runMember(
-      { ...storage, recovered },
-      { runtime, settings: this.#settings, fatal, peerNetwork, onRemoved: () => this.#fail(new MemberRemovedError(this.memberId)) },
-    );
+    const { name, peerUrls } = this.#initialConfig();
+    const onRemoved = (): void => this.#fail(new MemberRemovedError(this.memberId));
+    const options = { runtime, settings: this.#settings, fatal, name, peerUrls, peerNetwork, onRemoved };
+    const member = await runMember({ ...storage, recovered }, options);
     this.#member = member;
     member.replica.start();
     await this.#readable(member);
@@ -278,6 +278,8 @@ class EmbeddedServer implements ConclaveServer {
   async #close(): Promise<void> {
     await this.#doors?.close(drainMs);
     this.#member?.compactor.stop();
+    this.#member?.versionKeeper.stop();
+    this.#member?.autoCompactor.stop();
     await this.#member?.replica.stop(drainMs);
     this.#member?.watches.close();
     this.#member?.leaderGuard.stop();
@@ -293,6 +295,8 @@ class EmbeddedServer implements ConclaveServer {
     this.#runtime.log.error({ error: cause.message, code: 'code' in cause ? cause.code : undefined }, 'the member has failed and stops');
     this.#member?.replica.halt();
     this.#member?.compactor.stop();
+    this.#member?.versionKeeper.stop();
+    this.#member?.autoCompactor.stop();
     this.#member?.closePeers().catch(() => undefined);
     this.#doors?.destroy();
     this.#tellFailure(cause);

@@ -4,9 +4,11 @@ import { headerAt } from './api/header.ts';
 import { LeaderGuard } from './api/leader-guard.ts';
 import type { ServedMember } from './api/member.ts';
 import { type Applied, Applier } from './apply/apply.ts';
+import { isOlderThanMembers, newMember } from './apply/founding.ts';
+import { AutoCompactor } from './auto-compactor.ts';
 import { Compactor } from './compactor.ts';
 import { LeaseTable } from './lease/lease-table.ts';
-import { grpcOverheadBytes, type MemberSettings } from './limits.ts';
+import { grpcOverheadBytes, type MemberSettings, quotaBytesOf } from './limits.ts';
 import type { MemberStorage } from './member-storage.ts';
 import { MemberTable } from './membership/member-table.ts';
 import { Mvcc } from './mvcc/mvcc.ts';
@@ -14,12 +16,15 @@ import { WatchHub } from './mvcc/watch/watch-hub.ts';
 import type { Fatal, Peers } from './replica/ports.ts';
 import { Replica } from './replica/replica.ts';
 import type { PeerNetwork } from './transport/network.ts';
+import { VersionKeeper } from './version-keeper.ts';
 
 /** All that is behind the doors, put together. */
 export interface RunningMember extends ServedMember {
   readonly replica: Replica<Applied>;
   readonly watches: WatchHub;
   readonly compactor: Compactor;
+  readonly autoCompactor: AutoCompactor;
+  readonly versionKeeper: VersionKeeper;
   readonly memberTable: MemberTable;
   /** Ends the connections with the other members. */
   closePeers(): Promise<void>;
@@ -29,6 +34,9 @@ export interface RunOptions {
   readonly runtime: Runtime;
   readonly settings: MemberSettings;
   readonly fatal: Fatal;
+  /** What the member is called and where others reach it, for a data dir that does not say. */
+  readonly name: string;
+  readonly peerUrls: readonly string[];
   /** Absent: nobody can reach this member, and it reaches nobody. */
   readonly peerNetwork: PeerNetwork | undefined;
   /** This member learned that the cluster removed it. */
@@ -43,6 +51,9 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
   const leases = new LeaseTable(store);
   const members = new MemberTable(store);
   const applier = new Applier({ store, mvcc, leases, members });
+  if (isOlderThanMembers(members, applier.appliedIndex, recovered.entries)) {
+    applier.adopt(newMember(memberId, options.name, options.peerUrls));
+  }
   const compactor = new Compactor({ runtime, mvcc, applier, store, fatal });
   const describe = () => ({ clusterId, members: members.list() });
   const peers = await peerNetwork?.open({ id: memberId, clusterId, describe });
@@ -88,6 +99,8 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
     memberTable: members,
     leaderGuard: new LeaderGuard({ runtime, replica, electionTimeoutMs: settings.electionMs }),
     compactor,
+    autoCompactor: new AutoCompactor({ runtime, settings, mvcc, replica }),
+    versionKeeper: new VersionKeeper({ runtime, members, replica }),
     connectedSince: (id) => connectedSince(peers, id),
     databaseSize: () => store.size(),
     compactionDone: () => compactor.done(),
@@ -95,7 +108,7 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
     limits: {
       maxTxnOps: settings.maxTxnOps,
       maxRequestBytes: settings.maxRequestBytes,
-      quotaBytes: 0,
+      quotaBytes: quotaBytesOf(settings),
       strictReconfigCheck: settings.strictReconfigCheck,
       maxLearners: settings.maxLearners,
     },

@@ -11,7 +11,8 @@ interface Renewal {
 // Renewals under way on one stream; beyond them flow control holds the caller back.
 const maxInFlight = 1000;
 
-/** One reply for each request, in their order. Renewals run side by side: each waits for leadership to be confirmed, all for the same round. */
+/** One reply for each request, in their order. Renewals run side by side: the leader's wait for one and the same
+ * round of heartbeats. */
 export function serveKeepAlive(member: ServedMember, stream: ServedStream<LeaseKeepAliveRequest, LeaseKeepAliveResponse>): void {
   new KeepAliveCall(member, stream);
 }
@@ -43,7 +44,7 @@ class KeepAliveCall {
     const renewal: Renewal = { settle: undefined };
     this.#renewals.push(renewal);
     this.#regulate();
-    this.#member.replica.leases.renew(id).then(
+    this.#member.replica.renewLease(id).then(
       (ttl) => {
         renewal.settle = () => this.#reply({ header, id, ttl });
         this.#settle();

@@ -19,6 +19,7 @@ import { headerAt } from './header.ts';
 import type { LeaderGuard } from './leader-guard.ts';
 import type { ServedMember } from './member.ts';
 import { afterBarrier, propose } from './outcome.ts';
+import { putCost, refuseWithoutSpace, txnCost } from './quota.ts';
 import { serveRangeStream } from './range-stream.ts';
 import { proposal, type Received, type ServiceRoutes, streaming, unary } from './route.ts';
 
@@ -51,6 +52,8 @@ function readRange(member: ServedMember, request: RangeRequest, call: CallContex
 
 async function servePut(member: ServedMember, { request, bytes }: Received<PutRequest>, call: CallContext): Promise<PutResponse> {
   checkPut(request);
+  const full = refuseWithoutSpace(member, putCost(request));
+  if (full !== undefined) await full;
   return withHeader(member, await propose(member, 'put', bytes, call.deadline));
 }
 
@@ -69,6 +72,8 @@ async function serveDeleteRange(
  */
 async function serveTxn(member: ServedMember, { request, bytes }: Received<TxnRequest>, call: CallContext): Promise<TxnResponse> {
   checkTxn(request, member.limits.maxTxnOps);
+  const full = refuseWithoutSpace(member, txnCost(request));
+  if (full !== undefined) await full;
   if (!isReadOnlyTxn(request)) return withHeader(member, await propose(member, 'txn', bytes, call.deadline));
   const read = (): Promise<TxnResponse> => member.applier.readTxn(request, new CallSlicer(member.runtime, call));
   return withHeader(member, await (isSerializableTxn(request) ? read() : afterBarrier(member, read)));

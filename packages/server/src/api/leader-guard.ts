@@ -9,7 +9,7 @@ export interface GuardedCall {
 
 export interface LeaderGuardOptions {
   readonly runtime: Runtime;
-  readonly replica: { readonly leader: bigint };
+  readonly replica: { readonly leader: bigint; readonly isLearner: boolean };
   readonly electionTimeoutMs: number;
 }
 
@@ -32,6 +32,10 @@ export class LeaderGuard {
 
   get hasLeader(): boolean {
     return this.#options.replica.leader !== 0n;
+  }
+
+  get isLearner(): boolean {
+    return this.#options.replica.isLearner;
   }
 
   watch(call: GuardedCall): void {

@@ -9,13 +9,14 @@ import {
   type LeaseTimeToLiveResponse,
 } from '@conclave/protocol';
 import type { CallContext, Runtime } from '@conclave/wire';
-import { maxLeaseTtlSeconds } from '../apply/apply.ts';
+import { maxLeaseTtlSeconds } from '../apply/lease-changes.ts';
 import { failure } from '../mvcc/failure.ts';
 import { headerAt, headerNow } from './header.ts';
 import { serveKeepAlive } from './keep-alive.ts';
 import type { LeaderGuard } from './leader-guard.ts';
 import type { ServedMember } from './member.ts';
 import { afterBarrier, propose } from './outcome.ts';
+import { refuseWithoutSpace } from './quota.ts';
 import { proposal, type Received, type ServiceRoutes, streaming, unary } from './route.ts';
 
 /** `etcdserverpb.Lease`. */
@@ -25,7 +26,7 @@ export function leaseRoutes(member: ServedMember, guard: LeaderGuard): ServiceRo
     leaseGrant: unary(leaseGrant, guard, (request, call) => serveGrant(member, request, call)),
     leaseRevoke: proposal(leaseRevoke, guard, (received, call) => serveRevoke(member, received, call)),
     leaseKeepAlive: streaming(leaseKeepAlive, guard, (stream) => serveKeepAlive(member, stream)),
-    leaseTimeToLive: unary(leaseTimeToLive, guard, (request) => afterBarrier(member, () => timeToLive(member, request))),
+    leaseTimeToLive: unary(leaseTimeToLive, guard, (request) => timeToLive(member, request)),
     leaseLeases: unary(leaseLeases, guard, () => leases(member)),
   };
 }
@@ -33,6 +34,8 @@ export function leaseRoutes(member: ServedMember, guard: LeaderGuard): ServiceRo
 /** The id and the least TTL are settled here, once: every member applies the same. */
 async function serveGrant(member: ServedMember, request: LeaseGrantRequest, call: CallContext): Promise<LeaseGrantResponse> {
   if (request.ttl > maxLeaseTtlSeconds) throw failure('lease-ttl-too-large');
+  const full = refuseWithoutSpace(member, leaseCostBytes);
+  if (full !== undefined) await full;
   const id = request.id === 0n ? freeId(member) : request.id;
   const ttl = Math.max(request.ttl, member.replica.leases.minTtlSeconds);
   const response = await propose(member, 'leaseGrant', LeaseGrantRequest.encode({ id, ttl }), call.deadline);
@@ -47,13 +50,19 @@ async function serveRevoke(member: ServedMember, { bytes }: Received<LeaseRevoke
 }
 
 /** A lease that is not there is an answer, not an error. */
-function timeToLive(member: ServedMember, { id, keys }: LeaseTimeToLiveRequest): LeaseTimeToLiveResponse {
+async function timeToLive(member: ServedMember, { id, keys }: LeaseTimeToLiveRequest): Promise<LeaseTimeToLiveResponse> {
+  const remaining = await member.replica.leaseRemaining(id);
+  // What the leader knew when it answered is applied here too, keys included.
+  if (keys && remaining !== undefined) await afterBarrier(member, () => undefined);
   const header = headerNow(member);
-  const grantedTtl = member.leases.ttlSeconds(id);
-  const ttl = member.replica.leases.remainingSeconds(id);
+  const grantedTtl = member.leases.ttlSeconds(id) ?? remaining?.grantedSeconds;
+  const ttl = remaining?.remainingSeconds;
   if (grantedTtl === undefined || ttl === undefined) return { header, id, ttl: -1, grantedTtl: 0, keys: [] };
   return { header, id, ttl, grantedTtl, keys: keys ? member.leases.keysOf(id) : [] };
 }
+
+/** What etcd counts for a lease. */
+const leaseCostBytes = 64;
 
 /** This member's own list, the leases that expire first at its beginning. */
 function leases(member: ServedMember): LeaseLeasesResponse {

@@ -1,5 +1,5 @@
 import {
-  type AlarmRequest,
+  AlarmRequest,
   AlarmRequest_AlarmAction,
   type AlarmResponse,
   AlarmType,
@@ -8,40 +8,46 @@ import {
   type HashKVRequest,
   type HashKVResponse,
   Maintenance,
-  StatusCode,
+  type MoveLeaderResponse,
   type StatusResponse,
   wireErrors,
 } from '@conclave/protocol';
-import { type CallContext, StatusError } from '@conclave/wire';
+import type { CallContext } from '@conclave/wire';
 import { CallSlicer } from './call-slicer.ts';
 import { headerNow } from './header.ts';
 import type { LeaderGuard } from './leader-guard.ts';
 import type { ServedMember } from './member.ts';
-import { afterBarrier } from './outcome.ts';
-import { type Answer, type ServiceRoutes, unary, unimplemented } from './route.ts';
+import { afterBarrier, propose } from './outcome.ts';
+import { type ServiceRoutes, unary, unimplemented } from './route.ts';
 
 /** `etcdserverpb.Maintenance`. */
 export function maintenanceRoutes(member: ServedMember, guard: LeaderGuard): ServiceRoutes<typeof Maintenance> {
   const { alarm, status, defragment, hash, hashKv, snapshot, moveLeader, downgrade } = Maintenance.methods;
   return {
-    alarm: unary(alarm, guard, (request) => afterBarrier(member, () => serveAlarm(member, request))),
+    alarm: unary(alarm, guard, (request, call) => serveAlarm(member, request, call)),
     status: unary(status, guard, () => statusOf(member)),
     defragment: unimplemented(defragment),
     hash: unimplemented(hash),
     hashKv: unary(hashKv, guard, (request, call) => serveHashKv(member, request, call)),
     snapshot: unimplemented(snapshot),
-    moveLeader: unimplemented(moveLeader),
+    moveLeader: unary(moveLeader, guard, ({ targetId }) => serveMoveLeader(member, targetId)),
     downgrade: unimplemented(downgrade),
   };
 }
 
-/** There are no alarms yet: listing them, ending one, and raising none are answered as an etcd without alarms would. */
-function serveAlarm(member: ServedMember, { action, alarm }: AlarmRequest): Answer<AlarmResponse> {
-  const raisesNothing = action === AlarmRequest_AlarmAction.ACTIVATE && alarm === AlarmType.NONE;
-  if (action !== AlarmRequest_AlarmAction.GET && action !== AlarmRequest_AlarmAction.DEACTIVATE && !raisesNothing) {
-    throw new StatusError(StatusCode.UNIMPLEMENTED, 'raising an alarm is not implemented by this server');
+/** Asking for them is a linearizable read; raising and ending go through the log. */
+async function serveAlarm(member: ServedMember, request: AlarmRequest, call: CallContext): Promise<AlarmResponse> {
+  const { action, alarm } = request;
+  if (action === AlarmRequest_AlarmAction.GET) {
+    return afterBarrier(member, () => ({ header: headerNow(member), alarms: member.applier.alarms.list(alarm) }));
   }
-  return { header: headerNow(member), alarms: [] };
+  const { alarms } = await propose(member, 'alarm', AlarmRequest.encode(request), call.deadline);
+  return { header: headerNow(member), alarms };
+}
+
+async function serveMoveLeader(member: ServedMember, target: bigint): Promise<MoveLeaderResponse> {
+  await member.replica.transferLeadership(target);
+  return { header: headerNow(member) };
 }
 
 /** Of this member alone, whatever the others say: it answers without a leader too, and says so. */
@@ -56,13 +62,20 @@ function statusOf(member: ServedMember): StatusResponse {
     raftIndex: replica.committedIndex,
     raftTerm: replica.term,
     raftAppliedIndex: replica.appliedIndex,
-    errors: replica.leader === 0n ? [wireErrors['no-leader'].message] : [],
+    errors: statusErrors(member),
     dbSizeInUse: inUse,
-    isLearner: false,
+    isLearner: replica.isLearner,
     storageVersion: etcdClusterVersion,
     dbSizeQuota: limits.quotaBytes,
     downgradeInfo: { enabled: false, targetVersion: '' },
   };
+}
+
+function statusErrors({ replica, applier }: ServedMember): string[] {
+  const alarms = applier.alarms
+    .list()
+    .map(({ memberId, alarm }) => `memberID:${memberId} alarm:${alarm === AlarmType.NOSPACE ? 'NOSPACE' : 'CORRUPT'} `);
+  return replica.leader === 0n ? [wireErrors['no-leader'].message, ...alarms] : alarms;
 }
 
 async function serveHashKv(member: ServedMember, { revision }: HashKVRequest, call: CallContext): Promise<HashKVResponse> {

@@ -25,10 +25,14 @@ export interface ServedMember {
     | 'appliedIndex'
     | 'progress'
     | 'call'
+    | 'isLearner'
+    | 'leaseRemaining'
+    | 'renewLease'
+    | 'transferLeadership'
     | 'onCall'
   >;
   readonly mvcc: Pick<Mvcc, 'revision' | 'range' | 'rangeParts' | 'hashKv'>;
-  readonly applier: Pick<Applier, 'readTxn'>;
+  readonly applier: Pick<Applier, 'readTxn' | 'alarms'>;
   readonly leases: Pick<LeaseTable, 'has' | 'ids' | 'keysOf' | 'ttlSeconds'>;
   readonly watches: Pick<WatchHub, 'open'>;
   readonly leaderGuard: LeaderGuard;

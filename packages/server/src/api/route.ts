@@ -1,5 +1,5 @@
 import type { Init, MethodDescriptor } from '@conclave/protocol';
-import { StatusCode } from '@conclave/protocol';
+import { KV, Maintenance, type RangeRequest, StatusCode } from '@conclave/protocol';
 import { type CallContext, type Route, type ServerStream, StatusError, type UnaryHandler, unaryRoute } from '@conclave/wire';
 import { refusalBeforeLog } from '../replica/refusal.ts';
 import type { LeaderGuard } from './leader-guard.ts';
@@ -16,7 +16,7 @@ export type Answer<O> = Init<O> & object;
  */
 export function unary<I, O>(method: MethodDescriptor<I, O, false, false>, guard: LeaderGuard, handler: UnaryHandler<I, Answer<O>>): Route {
   return unaryRoute<I, Answer<O>>(method.input, method.output, (request, call) => {
-    refuseWithoutLeader(guard, call);
+    admit(guard, method, call, request);
     return handler(request, call);
   });
 }
@@ -35,7 +35,7 @@ export function proposal<I, O>(
 ): Route {
   const input = { decode: (bytes: Uint8Array): Received<I> => ({ request: method.input.decode(bytes), bytes }) };
   return unaryRoute<Received<I>, Answer<O>>(input, method.output, (received, call) => {
-    refuseWithoutLeader(guard, call);
+    admit(guard, method, call);
     return handler(received, call);
   });
 }
@@ -60,7 +60,7 @@ export function streaming<I, O>(
     handle(raw) {
       const stream = new ServedStream(method, raw);
       try {
-        refuseWithoutLeader(guard, raw);
+        admit(guard, method, raw);
         if (wantsLeader(raw)) guard.watch(stream);
         handler(stream);
       } catch (error) {
@@ -169,6 +169,15 @@ function wantsLeader(call: CallContext): boolean {
   return call.metadata('hasleader') === 'true';
 }
 
-function refuseWithoutLeader(guard: LeaderGuard, call: CallContext): void {
+/** As in etcd, a learner serves its own status, its own state (reads that need not be linearizable, snapshots), and nothing else. */
+function learnerServes(path: string, request: unknown): boolean {
+  if (path === KV.methods.range.path) return (request as RangeRequest).serializable;
+  return path === Maintenance.methods.status.path || path === Maintenance.methods.snapshot.path || path.startsWith(healthService);
+}
+
+const healthService = '/grpc.health.v1.Health/';
+
+function admit(guard: LeaderGuard, { path }: { readonly path: string }, call: CallContext, request?: unknown): void {
+  if (guard.isLearner && !learnerServes(path, request)) throw refusalBeforeLog('not-supported-for-learner');
   if (!guard.hasLeader && wantsLeader(call)) throw refusalBeforeLog('no-leader');
 }

@@ -94,6 +94,8 @@ class World {
   /** What a proposal comes to instead of being made. */
   outcome: Applied | undefined;
   openWatchStreams = 0;
+  isLearner = false;
+  quotaBytes = 0;
 
   constructor() {
     const { runtime } = this;
@@ -126,9 +128,13 @@ class World {
       fatal,
     });
     const leader = () => (this.hasLeader ? this.replica.leader : 0n);
+    const isLearner = () => this.isLearner;
     const observed = {
       get leader() {
         return leader();
+      },
+      get isLearner() {
+        return isLearner();
       },
     };
     this.leaderGuard = new LeaderGuard({ runtime, replica: observed, electionTimeoutMs: 1000 });
@@ -143,6 +149,7 @@ class World {
     const { runtime, mvcc, applier, leases, replica } = this;
     const isLeaderless = (): boolean => !this.hasLeader;
     const barrierError = () => this.barrierError;
+    const quotaBytes = () => this.quotaBytes;
     return {
       runtime,
       clusterId,
@@ -160,6 +167,10 @@ class World {
         get isLeader() {
           return replica.isLeader;
         },
+        isLearner: false,
+        renewLease: (id) => replica.renewLease(id),
+        leaseRemaining: (id) => replica.leaseRemaining(id),
+        transferLeadership: (target) => replica.transferLeadership(target),
         readBarrier: (done) => {
           if (barrierError() === undefined) replica.readBarrier(done);
           else runtime.endOfTurn(() => done(barrierError()));
@@ -189,7 +200,15 @@ class World {
         new Promise((resolve) => {
           this.finishCompaction = resolve;
         }),
-      limits: { maxTxnOps: 128, maxRequestBytes: 2000, quotaBytes: 0, strictReconfigCheck: true, maxLearners: 1 },
+      limits: {
+        maxTxnOps: 128,
+        maxRequestBytes: 2000,
+        strictReconfigCheck: true,
+        maxLearners: 1,
+        get quotaBytes() {
+          return quotaBytes();
+        },
+      },
     };
   }
 
@@ -301,7 +320,6 @@ describe('the routes', () => {
         "etcdserverpb.Maintenance/Defragment",
         "etcdserverpb.Maintenance/Hash",
         "etcdserverpb.Maintenance/Snapshot",
-        "etcdserverpb.Maintenance/MoveLeader",
         "etcdserverpb.Maintenance/Downgrade",
         "v3electionpb.Election/Campaign",
         "v3electionpb.Election/Proclaim",
@@ -819,14 +837,48 @@ test('Status speaks of this member, and of a leader that is missing', async () =
   expect(await world.ask(Maintenance.methods.status, {})).toMatchObject({ leader: 0n, errors: ['etcdserver: no leader'] });
 });
 
-test('alarms: there are none, none can be ended, and none can be raised yet', async () => {
-  const { alarm } = Maintenance.methods;
-  for (const request of [{}, { alarm: 1 }, { action: 2 }, { action: 2, alarm: 1 }, { action: 1 }]) {
+test('alarms: none stand at first, one that is raised is told until it is ended, and unknown ones are not raised', async () => {
+  const { alarm, status } = Maintenance.methods;
+  for (const request of [{}, { alarm: 1 }, { action: 2 }, { action: 2, alarm: 1 }, { action: 1 }, { action: 9 }, { action: 1, alarm: 9 }]) {
     expect(await world.ask(alarm, request)).toEqual({ header: header(1), alarms: [] });
   }
-  for (const request of [{ action: 1, alarm: 1 }, { action: 1, alarm: 2 }, { action: 9 }]) {
-    expect(await world.refusal(alarm, request)).toBe('12 raising an alarm is not implemented by this server');
-  }
+  const raised = { header: header(1), alarms: [{ memberId: 7n, alarm: 1 }] };
+  expect(await world.ask(alarm, { action: 1, memberId: 7n, alarm: 1 })).toEqual(raised);
+  expect(await world.ask(alarm, {})).toEqual(raised);
+  expect((await world.ask(status, {})).errors).toEqual(['memberID:7 alarm:NOSPACE ']);
+  expect(await world.ask(alarm, { action: 2, memberId: 7n, alarm: 1 })).toEqual(raised);
+  expect(await world.ask(alarm, {})).toEqual({ header: header(1), alarms: [] });
+});
+
+test('at its quota a member refuses what would grow, and says NOSPACE for itself; what frees room is let through', async () => {
+  const { put, deleteRange, txn, range } = KV.methods;
+  const key = Uint8Array.of(97);
+  const full = '8 etcdserver: mvcc: database space exceeded';
+  await world.put('a');
+  world.quotaBytes = 1;
+  expect(await world.refusal(put, { key, value: key })).toBe(full);
+  expect(await world.ask(Maintenance.methods.alarm, {})).toMatchObject({ alarms: [{ memberId, alarm: 1 }] });
+  // From here on the alarm decides, not the quota of the member that is asked.
+  world.quotaBytes = 0;
+  expect(await world.refusal(put, { key, value: key })).toBe(full);
+  expect(await world.refusal(txn, { failure: [{ requestPut: { key } }] })).toBe(full);
+  expect(await world.refusal(Lease.methods.leaseGrant, { ttl: 10 })).toBe(full);
+  await world.ask(txn, { success: [{ requestDeleteRange: { key } }] });
+  await world.ask(deleteRange, { key });
+  await world.ask(range, { key });
+  await world.ask(Maintenance.methods.alarm, { action: 2, memberId, alarm: 1 });
+  await world.ask(put, { key, value: key });
+});
+
+test('a learner serves its status and what it holds, and nothing else', async () => {
+  world.isLearner = true;
+  const key = Uint8Array.of(97);
+  const refused = '9 etcdserver: rpc not supported for learner';
+  expect(await world.refusal(KV.methods.put, { key })).toBe(refused);
+  expect(await world.refusal(KV.methods.range, { key })).toBe(refused);
+  expect(await world.refusal(Cluster.methods.memberList, {})).toBe(refused);
+  await world.ask(KV.methods.range, { key, serializable: true });
+  await world.ask(Maintenance.methods.status, {});
 });
 
 test('HashKV tells what it hashed, and refuses the future', async () => {
