@@ -303,7 +303,7 @@ describe('where a member is', () => {
     expect(b.packets).toEqual([]);
     await eventually(
       'both lanes to its old address are gone',
-      () => b.logs.filter((line) => line.includes('a peer has gone')).length === 2,
+      () => b.logs.filter((line) => /a peer has gone.*closed the connection/.test(line)).length === 2,
     );
   });
 
