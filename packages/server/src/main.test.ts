@@ -46,7 +46,8 @@ function run(args: readonly string[], env: Record<string, string> = {}): Run {
   return { child, lines, out: () => out, ended };
 }
 
-const anyPort = ['--listen-client-urls', 'http://127.0.0.1:0', '--advertise-client-urls', 'http://127.0.0.1:0'];
+const anyAddress = 'http://127.0.0.1:0';
+const anyPort = ['--listen-client-urls', anyAddress, '--advertise-client-urls', anyAddress, '--listen-peer-urls', anyAddress];
 
 /** The address in the line that says it is ready. */
 async function ready({ lines, ended }: Run): Promise<string> {

@@ -2,7 +2,7 @@
 import { etcdApiVersion } from '@conclave/protocol';
 import { type Runtime, systemRuntime } from '@conclave/wire';
 import { type Config, parseConfig, usage } from './config.ts';
-import { type ConclaveServer, startServer } from './embed.ts';
+import { type ConclaveServer, MemberRemovedError, startServer } from './embed.ts';
 import { exitCodeOf } from './exit-code.ts';
 import { UsageError } from './flag.ts';
 import { jsonLog } from './json-log.ts';
@@ -46,7 +46,10 @@ async function serve(config: Config, runtime: Runtime): Promise<void> {
   process.on('unhandledRejection', (error) => die(error, 'unhandled rejection'));
   try {
     const server = await startServer({ ...optionsOf(config), runtime });
-    server.failed.catch((error: unknown) => die(error, 'the member has failed'));
+    server.failed.catch((error: unknown) => {
+      if (error instanceof MemberRemovedError) void retire(server, runtime, error);
+      else die(error, 'the member has failed');
+    });
     stopOnSignals(server, runtime, die);
   } catch (error) {
     die(error, 'failed to start etcd');
@@ -63,6 +66,13 @@ function optionsOf(config: Config): Parameters<typeof startServer>[0] {
     peerUrls: initialAdvertisePeerUrls,
     clusterToken: initialClusterToken,
   };
+}
+
+/** Nothing is wrong with a member that was removed: it ends as if it had nothing left to do. */
+async function retire(server: ConclaveServer, runtime: Runtime, { message }: MemberRemovedError): Promise<void> {
+  await server.close().catch((error: unknown) => runtime.log.warn({ error: String(error) }, 'shutting down failed'));
+  runtime.log.info({}, message);
+  process.exit(0);
 }
 
 /** The first signal drains, then is raised again, so that whoever waits sees what ended the process. The second one does not wait. */

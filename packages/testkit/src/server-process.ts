@@ -31,6 +31,7 @@ export function launchServer(options: ServerOptions = {}): Promise<RunningProces
       serverScript(),
       ...['--name', 'default', '--data-dir', dataDir],
       ...['--listen-client-urls', `http://127.0.0.1:${port}`, '--advertise-client-urls', `http://127.0.0.1:${port}`],
+      ...['--listen-peer-urls', 'http://127.0.0.1:0'],
       ...flags,
     ],
     readyAt: (child) => announcedPort(child),
