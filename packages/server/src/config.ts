@@ -125,7 +125,7 @@ const flags: readonly Flag[] = [
   {
     name: 'corrupt-check-time',
     alias: 'experimental-corrupt-check-time',
-    fallback: '0s',
+    fallback: '4h',
     check: parseDuration,
     help: "How often the members' states are compared. 0: never.",
   },

@@ -113,6 +113,9 @@ export class MemberRemovedError extends Error {
   }
 }
 
+/** Who asked a member to remove itself is still to be answered. As in etcd. */
+const removedGraceMs = 1_000;
+
 const defaultPeerUrl = 'http://localhost:2380';
 const defaultToken = 'etcd-cluster';
 
@@ -189,12 +192,14 @@ class EmbeddedServer implements ConclaveServer {
     this.#storage = storage;
     const recovered = await this.#recoveredOrFounded(storage);
     const { name, peerUrls } = this.#initialConfig();
-    const onRemoved = (): void => this.#fail(new MemberRemovedError(this.memberId));
+    const removed = new MemberRemovedError(storage.identity.memberId);
+    const onRemoved = (): void => void runtime.timer(removedGraceMs, () => this.#fail(removed), { background: true });
     const options = { runtime, settings: this.#settings, fatal, name, peerUrls, peerNetwork, onRemoved };
     const member = await runMember({ ...storage, recovered }, options);
     this.#member = member;
     member.replica.start();
     await this.#readable(member);
+    if (this.#settings.initialCorruptCheck) await member.corruptionCheck.checkBeforeServing();
     this.#doors = await openDoors(member, this.#network, this.name, urls, this.#settings);
     this.#clientUrls = this.#advertised(this.#doors.listener);
     await this.#publish(member);
@@ -280,6 +285,7 @@ class EmbeddedServer implements ConclaveServer {
     this.#member?.compactor.stop();
     this.#member?.versionKeeper.stop();
     this.#member?.autoCompactor.stop();
+    this.#member?.corruptionCheck.stop();
     await this.#member?.replica.stop(drainMs);
     this.#member?.watches.close();
     this.#member?.leaderGuard.stop();
@@ -297,6 +303,7 @@ class EmbeddedServer implements ConclaveServer {
     this.#member?.compactor.stop();
     this.#member?.versionKeeper.stop();
     this.#member?.autoCompactor.stop();
+    this.#member?.corruptionCheck.stop();
     this.#member?.closePeers().catch(() => undefined);
     this.#doors?.destroy();
     this.#tellFailure(cause);

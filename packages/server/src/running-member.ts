@@ -7,6 +7,7 @@ import { type Applied, Applier } from './apply/apply.ts';
 import { isOlderThanMembers, newMember } from './apply/founding.ts';
 import { AutoCompactor } from './auto-compactor.ts';
 import { Compactor } from './compactor.ts';
+import { CorruptionCheck } from './corruption-check.ts';
 import { LeaseTable } from './lease/lease-table.ts';
 import { grpcOverheadBytes, type MemberSettings, quotaBytesOf } from './limits.ts';
 import type { MemberStorage } from './member-storage.ts';
@@ -24,6 +25,7 @@ export interface RunningMember extends ServedMember {
   readonly watches: WatchHub;
   readonly compactor: Compactor;
   readonly autoCompactor: AutoCompactor;
+  readonly corruptionCheck: CorruptionCheck;
   readonly versionKeeper: VersionKeeper;
   readonly memberTable: MemberTable;
   /** Ends the connections with the other members. */
@@ -63,7 +65,6 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
   const replica = new Replica<Applied>({
     runtime,
     id: memberId,
-    confState: applier.confState,
     log,
     recovered,
     stateMachine: applier,
@@ -100,6 +101,7 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
     leaderGuard: new LeaderGuard({ runtime, replica, electionTimeoutMs: settings.electionMs }),
     compactor,
     autoCompactor: new AutoCompactor({ runtime, settings, mvcc, replica }),
+    corruptionCheck: new CorruptionCheck({ runtime, memberId, members, mvcc, applier, replica, intervalMs: settings.corruptCheckMs }),
     versionKeeper: new VersionKeeper({ runtime, members, replica }),
     connectedSince: (id) => connectedSince(peers, id),
     databaseSize: () => store.size(),
