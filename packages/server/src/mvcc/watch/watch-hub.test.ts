@@ -77,21 +77,23 @@ const atOnce: ReadPace = { msPerRead: 0, revisionsPerRead: Number.POSITIVE_INFIN
 class ArrayStore implements WatchSource {
   revision = 1;
   compactRevision = -1;
+  isReadable = true;
   /** Nothing is ever taken out of here: tests compare with it. */
   readonly history: RevisionEvents[] = [];
   readonly #runtime: StillRuntime;
   readonly #pace: ReadPace;
   readonly #versions = new Map<string, Version[]>();
   readonly #listeners = new Set<(changes: RevisionEvents) => void>();
+  readonly #replacedListeners = new Set<(before: number) => void>();
 
   constructor(runtime: StillRuntime, pace: ReadPace) {
     this.#runtime = runtime;
     this.#pace = pace;
   }
 
-  readonly isReadable = true;
-  onReplaced(): () => void {
-    return () => {};
+  onReplaced(listener: (before: number) => void): () => void {
+    this.#replacedListeners.add(listener);
+    return () => this.#replacedListeners.delete(listener);
   }
 
   onApplied(listener: (changes: RevisionEvents) => void): () => void {
@@ -101,6 +103,25 @@ class ArrayStore implements WatchSource {
 
   /** Puts (value given) and deletes (undefined) in one revision. Deleting what is not there does nothing. */
   write(changes: Readonly<Record<string, string | undefined>>): void {
+    const applied = this.isReadable ? this.#append(changes) : undefined;
+    if (applied !== undefined) for (const listener of this.#listeners) listener(applied);
+  }
+
+  /** A snapshot begins to take the place of history. */
+  suspend(): void {
+    this.isReadable = false;
+  }
+
+  /** It has: what was written elsewhere meanwhile is part of history, and nobody here was told of it. */
+  replace(writes: readonly Readonly<Record<string, string | undefined>>[], compacted: number): void {
+    const before = this.revision;
+    for (const changes of writes) this.#append(changes);
+    this.isReadable = true;
+    this.compact(this.revision - compacted);
+    for (const listener of this.#replacedListeners) listener(before);
+  }
+
+  #append(changes: Readonly<Record<string, string | undefined>>): RevisionEvents | undefined {
     const kvs: Uint8Array[] = [];
     const revision = this.revision + 1;
     for (const [key, value] of Object.entries(changes)) {
@@ -111,11 +132,11 @@ class ArrayStore implements WatchSource {
       versions.push({ revision, kv });
       kvs.push(kv);
     }
-    if (kvs.length === 0) return;
+    if (kvs.length === 0) return undefined;
     this.revision = revision;
     const applied = { revision, events: kvs.map(eventOf) };
     this.history.push(applied);
-    for (const listener of this.#listeners) listener(applied);
+    return applied;
   }
 
   put(key: string, value = 'v'): void {
@@ -123,10 +144,11 @@ class ArrayStore implements WatchSource {
   }
 
   compact(revision: number): void {
-    if (revision > this.compactRevision && revision <= this.revision) this.compactRevision = revision;
+    if (this.isReadable && revision > this.compactRevision && revision <= this.revision) this.compactRevision = revision;
   }
 
   eventsFrom(start: number, bounds: { readonly maxRevisions: number; readonly maxBytes: number }): readonly RevisionEvents[] {
+    if (!this.isReadable) throw new Error('asked for history that is being replaced');
     if (start < this.compactRevision) throw new Error('asked for compacted history');
     this.#runtime.now += this.#pace.msPerRead;
     const maxRevisions = Math.min(bounds.maxRevisions, this.#pace.revisionsPerRead);
@@ -436,6 +458,78 @@ describe('history', () => {
   });
 });
 
+describe('history that a snapshot replaces', () => {
+  const skipped = [{ a: '5' }, { b: '6' }, { a: undefined }];
+
+  test('is read on from where each watch was: nothing older comes again, nothing is left out', () => {
+    const { runtime, store, caller } = world();
+    const { create, take, stream } = bound(caller());
+    store.put('a', '2');
+    create({ key: bytes('a') });
+    create({ key: bytes('a'), startRevision: 2 });
+    create({ key: bytes('b'), startRevision: 6 });
+    create({ key: bytes('a'), startRevision: 9 });
+    store.put('a', '3');
+    runtime.settle();
+    expect(take().sort()).toEqual(['0/3 +a@3', '1/3 +a@2 +a@3']);
+    store.put('a', '4');
+    store.suspend();
+    store.replace(skipped, 100);
+    stream.requestProgress();
+    expect(take().sort()).toEqual(['0/4 +a@4', '1/4 +a@4']);
+    runtime.settle();
+    expect(take().sort()).toEqual(['0/7 +a@5 -a@7', '1/7 +a@5 -a@7', '2/7 +b@6']);
+    store.put('a', '8');
+    store.put('a', '9');
+    runtime.settle();
+    expect(take().sort()).toEqual(['0/9 +a@8 +a@9', '1/9 +a@8 +a@9', '3/9 +a@9']);
+  });
+
+  test('cancels those whose next revision it has no more, with its compact revision', () => {
+    const { runtime, store, caller } = world();
+    const { create, take } = bound(caller());
+    create({ key: bytes('a') });
+    create({ key: bytes('a'), startRevision: 6 });
+    store.put('a');
+    store.put('a');
+    store.put('a');
+    runtime.settle();
+    expect(take()).toEqual(['0/4 +a@2 +a@3 +a@4']);
+    store.suspend();
+    store.replace(skipped, 1);
+    expect(store.compactRevision).toBe(6);
+    runtime.settle();
+    expect(take().sort()).toEqual(['0/0 canceled 6', '1/7 -a@7']);
+  });
+
+  test('is not read while it is replaced, and nobody waits for it in vain', () => {
+    const { runtime, store, caller } = world({ msPerRead: 1, revisionsPerRead: 1 });
+    const { create, take } = bound(caller());
+    for (let n = 0; n < 10; n++) store.put('a');
+    create({ key: bytes('a'), startRevision: 2 });
+    runtime.turn();
+    expect(take()).toEqual(['0/11 +a@2 +a@3']);
+    store.suspend();
+    create({ key: bytes('a'), startRevision: 11 });
+    runtime.settle();
+    expect(take()).toEqual([]);
+    store.replace([{ a: 'newer' }], 100);
+    runtime.settle();
+    expect(take().flatMap((response) => response.split(' ').slice(1))).toHaveLength(9 + 2);
+  });
+
+  test('twice in a row is no different', () => {
+    const { runtime, store, caller } = world();
+    const { create, take } = bound(caller());
+    create({ key: bytes('a') });
+    store.replace([{ a: '2' }], 100);
+    store.replace([{ a: '3' }], 100);
+    store.replace([], 100);
+    runtime.settle();
+    expect(take()).toEqual(['0/3 +a@2 +a@3']);
+  });
+});
+
 describe('ids and refusals', () => {
   test('chosen ids count up and step over those in use', () => {
     const { caller } = world();
@@ -719,6 +813,8 @@ type Command =
   | { readonly op: 'write'; readonly changes: Record<string, string | undefined> }
   | { readonly op: 'turn' | 'settle' | 'tick' }
   | { readonly op: 'compact'; readonly back: number }
+  | { readonly op: 'suspend' }
+  | { readonly op: 'replace'; readonly writes: readonly Record<string, string | undefined>[]; readonly back: number }
   | {
       readonly op: 'create';
       readonly caller: number;
@@ -729,15 +825,20 @@ type Command =
   | { readonly op: 'progress'; readonly caller: number }
   | { readonly op: 'room'; readonly caller: number; readonly room: number };
 
+const changesOfKeys = fc.dictionary(keyName, fc.option(fc.string({ maxLength: 40, minLength: 0 }), { nil: undefined }), {
+  minKeys: 1,
+  maxKeys: 3,
+});
+
 const commands: fc.Arbitrary<Command> = fc.oneof(
+  { weight: 8, arbitrary: fc.record({ op: fc.constant('write' as const), changes: changesOfKeys }) },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant('suspend' as const) }) },
   {
-    weight: 8,
+    weight: 1,
     arbitrary: fc.record({
-      op: fc.constant('write' as const),
-      changes: fc.dictionary(keyName, fc.option(fc.string({ maxLength: 40, minLength: 0 }), { nil: undefined }), {
-        minKeys: 1,
-        maxKeys: 3,
-      }),
+      op: fc.constant('replace' as const),
+      writes: fc.array(changesOfKeys, { maxLength: 5 }),
+      back: fc.integer({ min: 0, max: 20 }),
     }),
   },
   { weight: 4, arbitrary: fc.record({ op: fc.constantFrom('turn' as const, 'turn' as const, 'settle' as const, 'tick' as const) }) },
@@ -855,6 +956,7 @@ test('whatever happens, every watch gets everything it asked for, in order and o
       const callers = [caller(), caller(), caller()];
       const watches = callers.map(() => new Map<bigint, Expected>());
       for (const command of script) run(command, { runtime, store, callers, watches });
+      if (!store.isReadable) store.replace([], 100);
       for (const it of callers) it.drain();
       runtime.settle();
       for (const [n, it] of callers.entries()) {
@@ -901,6 +1003,12 @@ function run(command: Command, { runtime, store, callers, watches }: Scene): voi
       break;
     case 'compact':
       store.compact(store.revision - command.back);
+      break;
+    case 'suspend':
+      store.suspend();
+      break;
+    case 'replace':
+      store.replace(command.writes, command.back);
       break;
     case 'progress':
       callers[command.caller]!.stream.requestProgress();
