@@ -85,9 +85,7 @@ export class Admin {
     return this.call(member, Maintenance.methods.hashKv, { revision });
   }
 
-  status(
-    member: Member,
-  ): Promise<
+  status(member: Member): Promise<
     Answer<{
       readonly raftAppliedIndex: number;
       readonly raftIndex: number;

@@ -28,6 +28,8 @@ export class Member {
   /** Set once the member was told to end by a fault of its disk, until it starts again. */
   failedAt: number | undefined;
   isRemoved = false;
+  /** An operator has asked for its removal: it may learn of it, and end. */
+  isUnwanted = false;
   readonly #world: World;
   readonly #plan: Plan;
   readonly #findings: Findings;
@@ -52,7 +54,7 @@ export class Member {
       seed: this.#random.below(2 ** 32),
       clockRate: 1 + (this.#random.next() * 2 - 1) * plan.clockSkew,
       quantumMs: 1,
-      log: findings.logOf(name, () => this.#hasDiskFault || this.isRemoved),
+      log: findings.logOf(name, () => this.#hasDiskFault || this.isUnwanted),
       onTimer: () => trace.note(number, time.monotonic()),
     });
     this.disk = this.#emptyDisk();
@@ -100,6 +102,7 @@ export class Member {
     this.#membership = membership;
     this.#generation += 1;
     this.isRemoved = false;
+    this.isUnwanted = false;
   }
 
   /** An operator stops it, and does not start it again. */
@@ -158,14 +161,14 @@ export class Member {
   #onFailed(cause: unknown): void {
     const { time } = this.#world;
     this.failedAt = time.monotonic();
-    if (cause instanceof MemberRemovedError) this.isRemoved = true;
+    if (cause instanceof MemberRemovedError && this.isUnwanted) this.isRemoved = true;
     else if (!this.#isExcused(cause)) this.#findings.add('member-failed', `${this.name} failed by itself: ${describe(cause)}`);
     // A moment later, so that one that goes on after its end is caught at it.
     this.machine.arrive(20, () => this.#end('process', 200));
   }
 
   #onStartFailed(cause: unknown): void {
-    if (cause instanceof MemberRemovedError) this.isRemoved = true;
+    if (cause instanceof MemberRemovedError && this.isUnwanted) this.isRemoved = true;
     else if (!this.#isExcused(cause)) this.#findings.add('start-failed', `${this.name} did not start: ${describe(cause)}`);
     this.#end('process', 300);
   }

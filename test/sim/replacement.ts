@@ -57,6 +57,7 @@ export class Replacement {
   async #remove(member: Member, deadline: number): Promise<boolean> {
     this.#step = 'remove';
     const url = member.peerUrl;
+    member.isUnwanted = true;
     while (this.#world.time.monotonic() < deadline) {
       const members = await this.#admin.memberList(deadline);
       const entry = members?.find(({ peerUrls }) => peerUrls.includes(url));

@@ -53,6 +53,10 @@ export async function runSeed(seed: number, limits: PlanLimits, isRepeated: bool
   if (!isRepeated) return outcome;
   const again = await simulate(plan);
   if (again.traceHash === result.traceHash) return outcome;
-  const finding = { rule: 'deterministic', what: `the second run of seed ${seed} left trace ${again.traceHash}, the first ${result.traceHash}`, context: [] };
+  const finding = {
+    rule: 'deterministic',
+    what: `the second run of seed ${seed} left trace ${again.traceHash}, the first ${result.traceHash}`,
+    context: [],
+  };
   return { ...outcome, result: { ...result, findings: [...result.findings, finding] } };
 }

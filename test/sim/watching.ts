@@ -74,22 +74,24 @@ export class Watching {
       recorded.message({ type: 'closed', time: now() });
       subscription.unsubscribe();
     };
-    const subscription = client.watch(key === '\0' ? allKeys() : prefix(key), { ...options, progressNotify: options.progressNotify ?? false }).subscribe({
-      next: (emission) => {
-        if (!isOpen || !isAlive()) return;
-        if (emission.type === 'progress') recorded.message({ type: 'progress', time: now(), revision: Number(emission.revision) });
-        else recorded.message({ type: 'events', time: now(), revision: Number(emission.revision), events: [eventOf(emission)] });
-      },
-      error: (error: unknown) => {
-        if (!isOpen || !isAlive()) return;
-        close();
-        if (isConclaveError(error, 'compacted')) again(Number(error.details?.compactRevision ?? 1n));
-        else if (!isTrouble(error) && !isConclaveError(error, 'client-closed'))
-          world.findings.add('watch-error', `${name}: ${String(error)}`);
-        else runtime.timer(100, () => again(options.startRevision ?? 1));
-      },
-      complete: close,
-    });
+    const subscription = client
+      .watch(key === '\0' ? allKeys() : prefix(key), { ...options, progressNotify: options.progressNotify ?? false })
+      .subscribe({
+        next: (emission) => {
+          if (!isOpen || !isAlive()) return;
+          if (emission.type === 'progress') recorded.message({ type: 'progress', time: now(), revision: Number(emission.revision) });
+          else recorded.message({ type: 'events', time: now(), revision: Number(emission.revision), events: [eventOf(emission)] });
+        },
+        error: (error: unknown) => {
+          if (!isOpen || !isAlive()) return;
+          close();
+          if (isConclaveError(error, 'compacted')) again(Number(error.details?.compactRevision ?? 1n));
+          else if (!isTrouble(error) && !isConclaveError(error, 'client-closed'))
+            world.findings.add('watch-error', `${name}: ${String(error)}`);
+          else runtime.timer(100, () => again(options.startRevision ?? 1));
+        },
+        complete: close,
+      });
     const timer = Number.isFinite(forMs)
       ? runtime.timer(forMs, () => {
           close();
