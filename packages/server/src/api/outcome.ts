@@ -3,7 +3,7 @@ import { StatusError } from '@conclave/wire';
 import type { Applied } from '../apply/apply.ts';
 import type { MembershipKind, RequestKind } from '../apply/entry.ts';
 import { outcomeTrailer } from '../replica/refusal.ts';
-import type { MembershipChange } from '../replica/replica.ts';
+import type { MembershipChange } from '../replica/options.ts';
 import type { ServedMember } from './member.ts';
 
 type ResponseTo<K extends RequestKind> = Extract<Applied, { readonly kind: K }>['response'];

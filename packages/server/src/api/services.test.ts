@@ -120,7 +120,6 @@ class World {
     this.replica = new Replica<Applied>({
       runtime,
       id: memberId,
-      confState: { voters: [memberId], learners: [] },
       log: { append: (_batch, durable) => durable(), release: () => {}, close: () => Promise.resolve() },
       recovered: { hardState: undefined, entries: [] },
       stateMachine: this.applier,

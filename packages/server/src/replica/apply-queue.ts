@@ -36,6 +36,12 @@ export class ApplyQueue {
     if (!this.#isPutOff) this.#slice();
   }
 
+  /** A snapshot takes the place of what waits here. */
+  clear(): void {
+    this.#entries = [];
+    this.#next = 0;
+  }
+
   #slice(): void {
     const { runtime, apply, onApplied, room } = this.#options;
     const first = this.#next;

@@ -6,7 +6,10 @@ import { refusal } from './refusal.ts';
 export interface LeaseKeeperOptions {
   readonly runtime: Runtime;
   readonly table: LeaseTable;
-  /** Puts an ordinary LeaseRevoke through the log. What it gives is not looked at: the table tells when the lease is gone. */
+  /**
+   * Puts an ordinary LeaseRevoke through the log, in the present term or not at all. What it gives is not looked at: the table tells when the lease
+   * is gone.
+   */
   readonly revoke: (id: bigint) => Promise<unknown>;
   /** Resolves once this member is sure to lead at this moment, with all that was acknowledged applied; rejects when it cannot be. */
   readonly confirmLeadership: () => Promise<void>;
@@ -17,8 +20,18 @@ export interface LeaseKeeperOptions {
 const maxInFlight = 16;
 /** On average at most 1000 revokes begin in a second: leases that expire in thousands must not crowd out everything else. */
 const revokeSpacingMs = 1;
+/** Where more leases than this are counted anew, those that would expire at the same time are spread: fewer in a second than can be revoked in it. */
+const pileSize = 1000;
+const pileSpacingMs = 1000 / 750;
 /** How long a revoke that failed rests. */
 const retryMs = 1000;
+
+/** A lease as the leader counts it down. */
+export interface LeaseRemaining {
+  /** Whole seconds until it expires; 0 when it has and is not revoked yet. */
+  readonly remainingSeconds: number;
+  readonly grantedSeconds: number;
+}
 
 /** One lease on the leader. */
 interface Countdown extends Due {
@@ -94,10 +107,16 @@ export class LeaseKeeper implements LeaseListener {
     return 0;
   }
 
-  /**
-   * Whole seconds until the lease expires, 0 when it has and is not revoked yet; undefined for an unknown lease. Ask after a read barrier, on
-   * the leader: elsewhere nothing is known.
-   */
+  /** What is left of a lease; undefined for one that is unknown. Rejects as {@link renew} does. */
+  async remaining(id: bigint): Promise<LeaseRemaining | undefined> {
+    await this.#options.confirmLeadership();
+    if (!this.#isPrimary) throw refusal('no-leader');
+    const remainingSeconds = this.remainingSeconds(id);
+    if (remainingSeconds === undefined) return undefined;
+    return { remainingSeconds, grantedSeconds: this.#countdowns.get(id)!.ttlSeconds };
+  }
+
+  /** {@link remaining} as this member knows it at this moment, which is nothing where it does not lead. */
   remainingSeconds(id: bigint): number | undefined {
     const countdown = this.#countdowns.get(id);
     if (countdown === undefined) return undefined;
@@ -112,10 +131,18 @@ export class LeaseKeeper implements LeaseListener {
     this.#isPrimary = true;
     this.#pace = 0;
     const { runtime, table, electionTimeoutMs } = this.#options;
-    const now = runtime.monotonic();
+    const leases: { readonly id: bigint; readonly ttlSeconds: number }[] = [];
     table.forEach((id, ttlSeconds) => {
-      this.#add(id, ttlSeconds, now + ttlSeconds * 1000 + electionTimeoutMs);
+      leases.push({ id, ttlSeconds });
     });
+    leases.sort((a, b) => a.ttlSeconds - b.ttlSeconds);
+    const begin = runtime.monotonic() + electionTimeoutMs;
+    let earliest = 0;
+    for (const { id, ttlSeconds } of leases) {
+      const deadline = Math.max(begin + ttlSeconds * 1000, earliest);
+      this.#add(id, ttlSeconds, deadline);
+      if (leases.length > pileSize) earliest = deadline + pileSpacingMs;
+    }
     this.#arm();
   }
 

@@ -1,6 +1,8 @@
+import type { WireErrorKey } from '@conclave/protocol';
 import type { ProposalResult, Raft } from '@conclave/raft';
 import type { Runtime } from '@conclave/wire';
 import { encodeEntry, type LoggedRequest, type RequestKind } from '../apply/entry.ts';
+import type { MembershipChange } from './options.ts';
 import { refusal, refusalBeforeLog } from './refusal.ts';
 
 export interface ProposalsOptions {
@@ -9,6 +11,8 @@ export interface ProposalsOptions {
   readonly requestTimeoutMs: number;
   /** Bound of the bytes that wait to enter the log. */
   readonly maxQueuedBytes: number;
+  /** In which words a request that came at this instant is told that it took too long. */
+  readonly timeoutKey: (since: number) => WireErrorKey;
 }
 
 /** What is proposed, but for what the log entry says of this member. */
@@ -23,6 +27,8 @@ export interface NewProposal {
 
 interface Proposal<R> {
   readonly request: NewProposal;
+  /** What raft is told, where the request changes the members. */
+  readonly change: MembershipChange | undefined;
   /** Instant at which the caller is told that it took too long, whatever becomes of the request. */
   readonly expiresAt: number;
   readonly resolve: (result: R) => void;
@@ -31,6 +37,8 @@ interface Proposal<R> {
 
 /** What a queued proposal costs beside its body. */
 const overheadBytes = 256;
+
+type Proposer = Pick<Raft, 'propose' | 'proposeConfChange' | 'term'>;
 
 /**
  * The requests this member received: first queued, until raft takes them into the log (or on the way to the leader), then waiting for their
@@ -45,6 +53,12 @@ export class Proposals<R> {
   /** Oldest first, so also the first to expire. */
   #queue: Proposal<R>[] = [];
   #queuedBytes = 0;
+  /** Before all others: few, and decided in the term they name. */
+  #urgent: { readonly proposal: Proposal<R>; readonly term: number }[] = [];
+  /** Changes of the members, one at a time: raft takes no other before the last one is applied, and a forwarded one would be lost. */
+  #changes: Proposal<R>[] = [];
+  /** Counter of the one that entered and is not applied. */
+  #changeUnderWay: number | undefined;
   #turnExpiresAt: number | undefined;
   /** By counter; oldest first. */
   readonly #waiting: Map<number, Proposal<R>> = new Map();
@@ -55,11 +69,7 @@ export class Proposals<R> {
   }
 
   get isIdle(): boolean {
-    return this.#queue.length === 0 && this.#waiting.size === 0;
-  }
-
-  get hasQueued(): boolean {
-    return this.#queue.length > 0;
+    return this.#queue.length === 0 && this.#waiting.size === 0 && this.#urgent.length === 0 && this.#changes.length === 0;
   }
 
   add(request: NewProposal): Promise<R> {
@@ -68,28 +78,45 @@ export class Proposals<R> {
       return Promise.reject(refusalBeforeLog('too-many-requests'));
     }
     this.#queuedBytes += bytes;
+    return this.#promised(request, undefined, (proposal) => this.#queue.push(proposal));
+  }
+
+  addChange(request: NewProposal, change: MembershipChange): Promise<R> {
+    return this.#promised(request, change, (proposal) => this.#changes.push(proposal));
+  }
+
+  /** Goes before what clients asked for, and into the log in this term or not at all. */
+  addUrgent(request: NewProposal, term: number): Promise<R> {
+    return this.#promised(request, undefined, (proposal) => this.#urgent.push({ proposal, term }));
+  }
+
+  #promised(request: NewProposal, change: MembershipChange | undefined, queue: (proposal: Proposal<R>) => void): Promise<R> {
     // Those of one turn of the loop came at the same time.
     this.#turnExpiresAt ??= this.#options.runtime.monotonic() + this.#options.requestTimeoutMs;
     const expiresAt = this.#turnExpiresAt;
     return new Promise((resolve, reject) => {
-      this.#queue.push({ request, expiresAt, resolve, reject });
+      queue({ request, change, expiresAt, resolve, reject });
     });
   }
 
   /**
-   * Hands the queue to raft, as far as it takes it: what is dropped (no leader, too much uncommitted) stays and is tried again.
+   * Hands over to raft what waits, as far as it takes it: what is dropped (no leader, too much uncommitted) stays and is tried again.
    * @returns whether it stopped at `maxBytes`, and more can enter at once.
    */
-  enter(raft: Pick<Raft, 'propose' | 'term'>, maxBytes: number): boolean {
+  enter(raft: Proposer, maxBytes: number): boolean {
     this.#turnExpiresAt = undefined;
-    if (this.#queue.length === 0) return false;
+    if (this.#changes.length > 0) this.#enterChange(raft);
+    if (this.#urgent.length > 0) this.#enterUrgent(raft);
+    return this.#queue.length > 0 && this.#enterQueue(raft, maxBytes);
+  }
+
+  #enterQueue(raft: Proposer, maxBytes: number): boolean {
     const now = this.#options.runtime.monotonic();
     let [taken, takenBytes, isDropped] = [0, 0, false];
     for (const proposal of this.#queue) {
       const bytes = proposal.request.body.length + overheadBytes;
       if (taken > 0 && takenBytes + bytes > maxBytes) break;
-      if (proposal.request.deadline <= now) proposal.reject(refusalBeforeLog('request-timeout'));
-      else isDropped = this.#propose(raft, proposal).status === 'dropped';
+      isDropped = !this.#enterOne(raft, proposal, now);
       if (isDropped) break;
       taken += 1;
       takenBytes += bytes;
@@ -99,14 +126,49 @@ export class Proposals<R> {
     return !isDropped && this.#queue.length > 0;
   }
 
-  #propose(raft: Pick<Raft, 'propose' | 'term'>, proposal: Proposal<R>): ProposalResult {
+  #enterUrgent(raft: Proposer): void {
+    const now = this.#options.runtime.monotonic();
+    const stay = this.#urgent.filter(({ proposal, term }) => {
+      if (term === raft.term) return !this.#enterOne(raft, proposal, now);
+      proposal.reject(refusalBeforeLog('leader-changed'));
+      return false;
+    });
+    this.#urgent = stay;
+  }
+
+  #enterChange(raft: Proposer): void {
+    if (this.#changeUnderWay !== undefined) return;
+    if (this.#enterOne(raft, this.#changes[0]!, this.#options.runtime.monotonic())) this.#changes.shift();
+  }
+
+  /** @returns whether it waits before the log no more. */
+  #enterOne(raft: Proposer, proposal: Proposal<R>, now: number): boolean {
+    if (proposal.request.deadline <= now) {
+      proposal.reject(refusalBeforeLog('request-timeout'));
+      return true;
+    }
+    return this.#propose(raft, proposal).status !== 'dropped';
+  }
+
+  #propose(raft: Proposer, proposal: Proposal<R>): ProposalResult {
     const { kind, body, user, authRevision } = proposal.request;
     const counter = this.#counter + 1;
-    const entry = { kind, member: this.#options.member, epoch: this.#epoch, counter, term: raft.term, user, authRevision, body };
-    const result = raft.propose(encodeEntry(entry));
+    const entry = encodeEntry({
+      kind,
+      member: this.#options.member,
+      epoch: this.#epoch,
+      counter,
+      term: raft.term,
+      user,
+      authRevision,
+      body,
+    });
+    const { change } = proposal;
+    const result = change === undefined ? raft.propose(entry) : raft.proposeConfChange({ ...change, context: entry });
     if (result.status === 'dropped') return result;
     this.#counter = counter;
     this.#waiting.set(counter, proposal);
+    if (change !== undefined) this.#changeUnderWay = counter;
     return result;
   }
 
@@ -118,6 +180,7 @@ export class Proposals<R> {
   /** An entry was applied: whoever waits for it here is answered. */
   applied(request: LoggedRequest, result: R): void {
     if (!this.#isOwn(request)) return;
+    if (request.counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
     const proposal = this.#waiting.get(request.counter);
     if (proposal === undefined) return; // It had expired.
     this.#waiting.delete(request.counter);
@@ -132,26 +195,50 @@ export class Proposals<R> {
   /** Tells those who have waited too long. What is in the log may still be applied. */
   expire(): void {
     const now = this.#options.runtime.monotonic();
-    const firstLive = this.#queue.findIndex((proposal) => proposal.expiresAt > now);
-    const expired = this.#queue.splice(0, firstLive < 0 ? this.#queue.length : firstLive);
-    for (const proposal of expired) {
+    for (const proposal of takeExpired(this.#queue, now)) {
       this.#queuedBytes -= proposal.request.body.length + overheadBytes;
-      proposal.reject(refusalBeforeLog('request-timeout'));
+      this.#tellBeforeLog(proposal);
     }
+    for (const proposal of takeExpired(this.#changes, now)) this.#tellBeforeLog(proposal);
     for (const [counter, proposal] of this.#waiting) {
       if (proposal.expiresAt > now) break;
-      this.#waiting.delete(counter);
-      proposal.reject(refusal('request-timeout'));
+      this.#expire(counter, proposal);
     }
+    // It may have waited longer before the log than those that entered before it.
+    const change = this.#changeUnderWay === undefined ? undefined : this.#waiting.get(this.#changeUnderWay);
+    if (change !== undefined && change.expiresAt <= now) this.#expire(this.#changeUnderWay!, change);
+  }
+
+  #expire(counter: number, proposal: Proposal<R>): void {
+    this.#waiting.delete(counter);
+    if (counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
+    proposal.reject(refusal(this.#timeoutKey(proposal)));
+  }
+
+  #tellBeforeLog(proposal: Proposal<R>): void {
+    proposal.reject(refusalBeforeLog(this.#timeoutKey(proposal)));
+  }
+
+  #timeoutKey({ expiresAt }: Proposal<R>): WireErrorKey {
+    return this.#options.timeoutKey(expiresAt - this.#options.requestTimeoutMs);
   }
 
   /** The member stops: nothing more will be answered. */
   abandon(): void {
-    const [queued, waiting] = [this.#queue, [...this.#waiting.values()]];
+    const queued = [...this.#urgent.map(({ proposal }) => proposal), ...this.#changes, ...this.#queue];
+    const waiting = [...this.#waiting.values()];
+    this.#urgent = [];
+    this.#changes = [];
     this.#queue = [];
     this.#queuedBytes = 0;
     this.#waiting.clear();
     for (const proposal of queued) proposal.reject(refusalBeforeLog('server-stopped'));
     for (const proposal of waiting) proposal.reject(refusal('server-stopped'));
   }
+}
+
+/** Takes out of a queue, oldest first, what has expired. */
+function takeExpired<P extends { readonly expiresAt: number }>(queue: P[], now: number): P[] {
+  const firstLive = queue.findIndex((proposal) => proposal.expiresAt > now);
+  return queue.splice(0, firstLive < 0 ? queue.length : firstLive);
 }

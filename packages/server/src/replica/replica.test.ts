@@ -1,11 +1,12 @@
 import { LeaseGrantRequest, LeaseRevokeRequest } from '@conclave/protocol';
-import type { Entry, HardState, PeerMessage } from '@conclave/raft';
+import type { ConfState, Entry, HardState, PeerMessage } from '@conclave/raft';
 import { VirtualRuntime } from '@conclave/testing';
 import { StatusError } from '@conclave/wire';
 import { describe, expect, it } from 'vitest';
 import { encodeEntry, type LoggedRequest } from '../apply/entry.ts';
+import type { ReplicaOptions } from './options.ts';
 import type { LeaseListener, LeaseTable, Log, LogBatch, PeerEvent, PeerPacket, Peers, RecoveredLog, StateMachine } from './ports.ts';
-import { Replica, type ReplicaOptions } from './replica.ts';
+import { Replica } from './replica.ts';
 
 const member = 0x8e9e05c52164694dn;
 
@@ -49,7 +50,7 @@ class FakeLog implements Log {
 
 /** Gives `kind#index`, and keeps leases for the keeper. */
 class FakeMachine implements StateMachine<string>, LeaseTable {
-  readonly confState = { voters: [member], learners: [] };
+  confState: ConfState = { voters: [member], learners: [] };
   applyMembership(): never {
     throw new Error('no membership here');
   }
@@ -143,18 +144,22 @@ interface World {
 }
 
 function world(
-  options: Partial<ReplicaOptions<string>> & { readonly mode?: FakeLog['mode']; readonly machineAt?: [number, number] } = {},
+  options: Partial<ReplicaOptions<string>> & {
+    readonly mode?: FakeLog['mode'];
+    readonly machineAt?: [number, number];
+    readonly confState?: ConfState;
+  } = {},
 ): World {
   const runtime = new SpendingRuntime({ seed: 11 });
   const log = new FakeLog();
   log.mode = options.mode ?? 'inline';
   const machine = new FakeMachine(runtime.spend);
   [machine.appliedIndex, machine.appliedTerm] = options.machineAt ?? [0, 0];
+  machine.confState = options.confState ?? machine.confState;
   const failures: Error[] = [];
   const replica = new Replica<string>({
     runtime,
     id: member,
-    confState: { voters: [member], learners: [] },
     log,
     recovered: { hardState: undefined, entries: [] },
     stateMachine: machine,
@@ -661,29 +666,30 @@ describe('among peers', () => {
   }
 
   const toMember = { from: 2n, to: member, term: 1 };
-  const noBytes = new Uint8Array(0);
-
-  it('a vote is sent once it is on disk, and an answer that rests on the same write not earlier', () => {
-    const { log, peers } = following();
+  it('a vote is sent once it is on disk, and an answer that rests on the same write not earlier', async () => {
+    const { log, peers, runtime } = following();
     const request = { type: 'requestVote', ...toMember, lastLogIndex: 0, lastLogTerm: 0, leadershipTransfer: false } as const;
     peers.deliver(request);
     peers.deliver(request);
+    await runtime.advance(0);
     expect([log.batches.length, peers.types()]).toEqual([1, []]);
     log.flush();
     expect(peers.types()).toEqual(['requestVoteResponse', 'requestVoteResponse']);
     peers.deliver(request);
+    await runtime.advance(0);
     expect([log.batches.length, peers.types()]).toEqual([1, ['requestVoteResponse']]);
   });
 
   it('a follower forwards a request once, and answers it by its own apply', async () => {
     const { replica, runtime, log, peers, machine } = following();
-    peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, context: noBytes });
+    peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, round: 1 });
     const answer = watched(replica.propose('put', body('a')));
     await runtime.advance(0);
     const forwarded = peers.sent.filter((message) => message.type === 'propose');
     expect(forwarded).toHaveLength(1);
     const entry = { ...forwarded[0]!.entries[0]!, term: 1, index: 1 };
     peers.deliver({ type: 'appendEntries', ...toMember, prevLogIndex: 0, prevLogTerm: 0, entries: [entry], leaderCommit: 1 });
+    await runtime.advance(0);
     log.flush();
     await runtime.advance(0);
     expect([answer.state, machine.applied]).toEqual(['put#1', ['a']]);
@@ -692,21 +698,23 @@ describe('among peers', () => {
   it('reads of one turn ask the leader once, and ask again in other words when no answer comes', async () => {
     const { replica, runtime, peers } = following();
     const reads = [barrier(replica)];
-    peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, context: noBytes });
+    peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, round: 1 });
     reads.push(barrier(replica), barrier(replica));
     await runtime.advance(0);
-    const asked = (): Uint8Array[] => peers.sent.flatMap((message) => (message.type === 'readIndex' ? [message.context] : []));
-    expect(asked()).toHaveLength(2);
+    const asked = (): number[] => peers.sent.flatMap((message) => (message.type === 'readIndex' ? [message.sequence] : []));
+    expect(asked()).toHaveLength(1);
     for (let round = 0; round < 7; round++) {
       await runtime.advance(100);
-      peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, context: noBytes });
+      peers.deliver({ type: 'heartbeat', ...toMember, leaderCommit: 0, round: 1 });
     }
-    const contexts = asked();
-    expect(contexts).toHaveLength(3);
-    const answer = { type: 'readIndexResponse', ...toMember, index: 0 } as const;
-    peers.deliver({ ...answer, context: contexts[0]! });
+    const sequences = asked();
+    expect(sequences).toHaveLength(2);
+    const answer = { type: 'readIndexResponse', ...toMember, incarnation: 1, index: 0 } as const;
+    peers.deliver({ ...answer, sequence: sequences[0]! });
+    await runtime.advance(0);
     expect(reads.map((read) => read.state)).toEqual(['pending', 'pending', 'pending']);
-    peers.deliver({ ...answer, context: contexts[2]! });
+    peers.deliver({ ...answer, sequence: sequences[1]! });
+    await runtime.advance(0);
     expect(reads.map((read) => read.state)).toEqual(['ok', 'ok', 'ok']);
   });
 });

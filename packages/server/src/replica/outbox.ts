@@ -1,0 +1,42 @@
+import type { MemberId, PeerMessage } from '@conclave/raft';
+import type { PeerFrame, PeerPacket, Peers } from './ports.ts';
+
+/** What a packet says of its sender. */
+export type Vitals = Pick<PeerPacket, 'from' | 'incarnation' | 'durableIndex' | 'commitIndex'>;
+
+export interface OutboxOptions {
+  readonly peers: Pick<Peers, 'send'>;
+  readonly vitals: () => Vitals;
+  /** Whether nothing may be said to this member. */
+  readonly isRefused: (member: MemberId) => boolean;
+}
+
+/** What waits to be sent, in one packet for each member. */
+export class Outbox {
+  readonly #options: OutboxOptions;
+  readonly #frames: Map<MemberId, PeerFrame[]> = new Map();
+
+  constructor(options: OutboxOptions) {
+    this.#options = options;
+  }
+
+  add(to: MemberId, frame: PeerFrame): void {
+    const frames = this.#frames.get(to);
+    if (frames === undefined) this.#frames.set(to, [frame]);
+    else frames.push(frame);
+  }
+
+  addMessages(messages: readonly PeerMessage[]): void {
+    for (const message of messages) this.add(message.to, { kind: 'raft', message });
+  }
+
+  flush(): void {
+    if (this.#frames.size === 0) return;
+    const { peers, vitals, isRefused } = this.#options;
+    const { from, incarnation, durableIndex, commitIndex } = vitals();
+    for (const [to, frames] of this.#frames) {
+      if (!isRefused(to)) peers.send({ from, to, incarnation, durableIndex, commitIndex, frames });
+    }
+    this.#frames.clear();
+  }
+}

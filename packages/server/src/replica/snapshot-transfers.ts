@@ -1,0 +1,129 @@
+import type { MemberId, Raft } from '@conclave/raft';
+import type { Runtime } from '@conclave/wire';
+import type { SnapshotAck, SnapshotChunk, SnapshotReader, Snapshots } from './ports.ts';
+import { SnapshotSender } from './snapshot-sender.ts';
+
+export interface SnapshotTransfersOptions {
+  readonly runtime: Runtime;
+  readonly snapshots: Pick<Snapshots, 'open'>;
+  readonly raft: Pick<Raft, 'step' | 'term' | 'progressOf'>;
+  readonly send: (to: MemberId, chunk: SnapshotChunk) => void;
+  /** Runs `work` in the replica's loop. */
+  readonly later: (work: () => void) => void;
+  readonly electionTicks: number;
+}
+
+/** At once: each reads the whole state, and keeps the log from its index on. */
+const maxTransfers = 2;
+/** Election timeouts without a word of the receiver after which a transfer is given up. A connection may break and come back meanwhile. */
+const patienceTimeouts = 30;
+
+interface Transfer {
+  /** Entries above this are needed when it has arrived. */
+  neededIndex: number;
+  /** undefined while the state is being opened. */
+  sender: SnapshotSender | undefined;
+}
+
+/** The snapshots that this leader brings to others (`Ready.snapshotsFor`). They end with its term. */
+export class SnapshotTransfers {
+  readonly #options: SnapshotTransfersOptions;
+  readonly #transfers: Map<MemberId, Transfer> = new Map();
+  readonly #waiting: Set<MemberId> = new Set();
+
+  constructor(options: SnapshotTransfersOptions) {
+    this.#options = options;
+  }
+
+  /** The lowest index above which the log is needed by what is under way; undefined: nothing is. */
+  get neededIndex(): number | undefined {
+    let lowest: number | undefined;
+    for (const { neededIndex } of this.#transfers.values()) lowest = Math.min(lowest ?? neededIndex, neededIndex);
+    return lowest;
+  }
+
+  /** @param appliedIndex what a state that is read now holds */
+  begin(members: readonly MemberId[], appliedIndex: number): void {
+    for (const member of members) if (!this.#transfers.has(member)) this.#waiting.add(member);
+    this.#open(appliedIndex);
+  }
+
+  #open(appliedIndex: number): void {
+    const { runtime, snapshots, later } = this.#options;
+    for (const member of this.#waiting) {
+      if (this.#transfers.size >= maxTransfers) return;
+      this.#waiting.delete(member);
+      const transfer: Transfer = { neededIndex: appliedIndex, sender: undefined };
+      this.#transfers.set(member, transfer);
+      runtime.log.info({ member: member.toString(16) }, 'bringing a member a snapshot');
+      snapshots.open().then(
+        (reader) => {
+          // The replica may have stopped: then nothing runs later.
+          if (this.#transfers.get(member) === transfer) later(() => this.#start(member, transfer, reader));
+          else reader.close();
+        },
+        (cause: unknown) => later(() => this.#ended(member, transfer, `it cannot be opened: ${String(cause)}`)),
+      );
+    }
+  }
+
+  #start(member: MemberId, transfer: Transfer, reader: SnapshotReader): void {
+    const { raft, send, later, electionTicks } = this.#options;
+    transfer.neededIndex = reader.snapshot.index;
+    transfer.sender = new SnapshotSender({
+      term: raft.term,
+      reader,
+      send: (chunk) => send(member, chunk),
+      later,
+      resendTicks: Math.ceil(electionTicks / 2),
+      patienceTicks: patienceTimeouts * electionTicks,
+      onEnd: (failure) => this.#ended(member, transfer, failure),
+    });
+    transfer.sender.start();
+  }
+
+  #ended(member: MemberId, transfer: Transfer, failure: string | undefined): void {
+    if (this.#transfers.get(member) !== transfer) return;
+    this.#transfers.delete(member);
+    const { runtime, raft } = this.#options;
+    const id = member.toString(16);
+    if (failure === undefined) runtime.log.info({ member: id, index: transfer.neededIndex }, 'a member has its snapshot');
+    else runtime.log.warn({ member: id, index: transfer.neededIndex, failure }, 'a snapshot did not reach its member');
+    raft.step({ type: failure === undefined ? 'snapshotDelivered' : 'snapshotFailed', member });
+  }
+
+  acknowledged(from: MemberId, ack: SnapshotAck): void {
+    this.#transfers.get(from)?.sender?.acknowledged(ack);
+  }
+
+  tick(appliedIndex: number): void {
+    const { raft } = this.#options;
+    for (const [member, transfer] of this.#transfers) {
+      // It got past the gap otherwise, was removed, or this member leads no more.
+      if (raft.progressOf(member)?.state === 'snapshot') transfer.sender?.tick();
+      else this.#close(member, transfer);
+    }
+    for (const member of this.#waiting) if (raft.progressOf(member)?.state !== 'snapshot') this.#waiting.delete(member);
+    this.#open(appliedIndex);
+  }
+
+  /** The log could be kept no longer: what needs entries up to here starts over, if it is still needed. */
+  giveUpBelow(index: number): void {
+    for (const [member, transfer] of this.#transfers) {
+      if (transfer.neededIndex >= index) continue;
+      transfer.sender?.close();
+      this.#ended(member, transfer, 'too much was written meanwhile');
+    }
+  }
+
+  /** This member leads no more, or stops. */
+  end(): void {
+    this.#waiting.clear();
+    for (const [member, transfer] of this.#transfers) this.#close(member, transfer);
+  }
+
+  #close(member: MemberId, transfer: Transfer): void {
+    this.#transfers.delete(member);
+    transfer.sender?.close();
+  }
+}
