@@ -298,8 +298,12 @@ export interface WatchOpening {
   readonly granularity?: 'response' | 'event';
 }
 
+/** In milliseconds. Told apart by a double for 24 days, and shorter than anything that is judged. */
+const INSTANT = 2 ** -20;
+
 /**
- * Builds a history while it happens. `onRecord` is told of each line as soon as it is complete, for a writer that must survive its process.
+ * Builds a history while it happens. What it is told of one instant keeps the order in which it was told, as virtual time knows only whole steps and
+ * real-time order is what is checked: so tell it of a call before the call is made, and of an answer once it is there. `onRecord` is told of each line as soon as it is complete, for a writer that must survive its process.
  *
  * @example
  * ```ts
@@ -317,6 +321,7 @@ export class HistoryRecorder {
   readonly #pending = new Set<PendingOperation>();
   readonly #onRecord: ((record: HistoryRecord) => void) | undefined;
   #nextId = 0;
+  #now = Number.NEGATIVE_INFINITY;
 
   constructor(onRecord?: (record: HistoryRecord) => void) {
     this.#onRecord = onRecord;
@@ -324,9 +329,10 @@ export class HistoryRecorder {
 
   call(client: number, at: number, request: Request): PendingOperation {
     const id = this.#nextId++;
+    const call = this.#instant(at);
     const settle = (returned: number, outcome: Outcome): void => {
       if (!this.#pending.delete(pending)) throw new Error(`operation ${id} was settled before`);
-      const operation = { id, client, call: at, return: returned, request, outcome };
+      const operation = { id, client, call, return: this.#instant(returned), request, outcome };
       this.#operations.push(operation);
       this.#onRecord?.({ kind: 'operation', ...operation });
     };
@@ -344,12 +350,13 @@ export class HistoryRecorder {
     const id = this.#nextId++;
     const messages: WatchMessage[] = [];
     const resumes = opening.resumes === undefined ? {} : { resumes: opening.resumes };
-    const opened = { id, client, opened: at, request, ...resumes, granularity: opening.granularity ?? 'response' };
+    const opened = { id, client, opened: this.#instant(at), request, ...resumes, granularity: opening.granularity ?? 'response' };
     this.#watches.push({ ...opened, messages });
     this.#onRecord?.({ kind: 'watch', ...opened });
     return {
       id,
-      message: (message) => {
+      message: (told) => {
+        const message = { ...told, time: this.#instant(told.time) };
         messages.push(message);
         this.#onRecord?.({ kind: 'watchMessage', watch: id, message });
       },
@@ -370,6 +377,11 @@ export class HistoryRecorder {
   finish(at: number): History {
     for (const pending of [...this.#pending]) pending.unknown(at);
     return { operations: this.#operations, watches: this.#watches, holds: this.#holds, fencedWrites: this.#fencedWrites };
+  }
+
+  #instant(at: number): number {
+    this.#now = at > this.#now ? at : this.#now + INSTANT;
+    return this.#now;
   }
 }
 

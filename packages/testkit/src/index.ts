@@ -1,11 +1,14 @@
 /** Private tools of this repository's tests: launchers of real server processes and a client that sends single raw messages. */
 
 export { commitPerEntry, StalledBackend } from './backend-faults.ts';
-export { checkHistory } from './checkers/check-history.ts';
+export { type CheckOptions, checkHistory } from './checkers/check-history.ts';
 export { assertNoFindings, type Finding, showFinding } from './checkers/finding.ts';
 export { checkHashes, type HashSample } from './checkers/hashes.ts';
 export { checkFencing, checkHolds } from './checkers/holds.ts';
+export { EtcdModel } from './checkers/model.ts';
 export { RaftSafety, type RaftSample, type TracedEntry } from './checkers/raft-safety.ts';
+export { type Author, type Replay, type ReplayOptions, replay } from './checkers/replay.ts';
+export { checkWatches, type WatchTruth } from './checkers/watches.ts';
 export { type ClusterMember, type ClusterOptions, launchCluster, type MemberOptions, type ProcessCluster } from './cluster-process.ts';
 export { eventually, within } from './condition.ts';
 export { type EtcdLine, type EtcdOptions, etcdBinary, etcdVersion, launchEtcd } from './etcd-process.ts';
