@@ -7,6 +7,4 @@ export const differences: ReadonlyMap<string, string> = new Map([
   ['alarm: an activated alarm is listed until it is disarmed', 'alarms come with the space quota; raising one is Unimplemented'],
   ['alarm: NOSPACE refuses what takes space and lets the rest pass', 'alarms come with the space quota; raising one is Unimplemented'],
   ['http: /health tells an alarm, unless it is left out', 'alarms come with the space quota; raising one is Unimplemented'],
-  ['members: an unknown member can be neither removed nor updated', 'a cluster of one: changes of membership are Unimplemented'],
-  ['members: URLs that are none are refused', 'a cluster of one: changes of membership are Unimplemented'],
 ]);

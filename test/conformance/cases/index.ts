@@ -6,6 +6,7 @@ import { headerCases } from './header.ts';
 import { leaseCases } from './lease.ts';
 import { longKeyCases } from './long-keys.ts';
 import { maintenanceCases } from './maintenance.ts';
+import { membershipCases } from './membership.ts';
 import { putCases } from './put.ts';
 import { rangeCases } from './range.ts';
 import { rangeStreamCases } from './range-stream.ts';
@@ -26,6 +27,7 @@ export const cases: readonly Case[] = [
   ...longKeyCases,
   ...watchCases,
   ...leaseCases,
+  ...membershipCases,
   ...maintenanceCases,
   ...callCases,
 ];

@@ -6,7 +6,7 @@ import { bytes, methods, op, status } from '../context.ts';
 const { GET, ACTIVATE, DEACTIVATE } = AlarmRequest_AlarmAction;
 const { NONE, NOSPACE, CORRUPT } = AlarmType;
 
-const members: readonly Case[] = [
+const statuses: readonly Case[] = [
   {
     name: 'status: tells version, sizes, leader and the raft positions, and no error',
     async run(t) {
@@ -43,48 +43,6 @@ const members: readonly Case[] = [
     since: '3.6',
     async run(t) {
       assert.equal((await t.ok(methods.status, {})).dbSizeQuota, 2 * 1024 ** 3);
-    },
-  },
-  {
-    name: 'members: the list holds the one member, started and no learner',
-    async run(t) {
-      const { members: list, header } = await t.ok(methods.memberList, {});
-      assert.equal(list.length, 1);
-      const [member] = list;
-      assert.equal(member?.id, header?.memberId);
-      assert.equal(member?.name, 'default');
-      assert.equal(member?.isLearner, false);
-      assert.equal(member?.peerUrls.length, 1);
-    },
-  },
-  {
-    name: 'members: the client URL is the one that was dialled',
-    needs: 'socket',
-    async run(t) {
-      const { members: list } = await t.ok(methods.memberList, {});
-      assert.deepEqual(list[0]?.clientUrls, [`http://${t.server.address}`]);
-    },
-  },
-  {
-    name: 'members: the linearizable list is the same',
-    async run(t) {
-      const local = await t.ok(methods.memberList, { linearizable: false });
-      const linearizable = await t.ok(methods.memberList, { linearizable: true });
-      assert.deepEqual(linearizable.members, local.members);
-    },
-  },
-  {
-    name: 'members: an unknown member can be neither removed nor updated',
-    async run(t) {
-      await t.fails(methods.memberRemove, { id: 0xbadn }, 'member-not-found');
-      await t.fails(methods.memberUpdate, { id: 0xbadn, peerUrls: ['http://127.0.0.1:9'] }, 'member-not-found');
-    },
-  },
-  {
-    name: 'members: URLs that are none are refused',
-    async run(t) {
-      await t.fails(methods.memberAdd, { peerUrls: ['nonsense'] }, 'member-urls-invalid');
-      await t.fails(methods.memberAdd, {}, 'member-urls-invalid');
     },
   },
 ];
@@ -329,4 +287,4 @@ const doors: readonly Case[] = [
   },
 ];
 
-export const maintenanceCases: readonly Case[] = [...members, ...alarms, ...hashes, ...auth, ...health, ...doors];
+export const maintenanceCases: readonly Case[] = [...statuses, ...alarms, ...hashes, ...auth, ...health, ...doors];
