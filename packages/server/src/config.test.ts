@@ -43,7 +43,8 @@ test('without flags everything is as in etcd', () => {
     autoCompactionMode: 'periodic',
     autoCompactionRetention: 0,
     initialCorruptCheck: false,
-    corruptCheckMs: 0,
+    // Here etcd never looks.
+    corruptCheckMs: 4 * 60 * 60 * 1000,
     logLevel: 'info',
   });
 });
