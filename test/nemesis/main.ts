@@ -1,0 +1,63 @@
+// `npm run nemesis`: clusters of real processes, under load, through what happens to processes, wires, disks and clocks.
+import { parseArgs } from 'node:util';
+import { type Report, runScenario } from './run.ts';
+import { scenarios } from './scenarios/index.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    /** etcd: to know that the harness and its checkers judge the original as correct. */
+    target: { type: 'string', default: 'conclave' },
+    /** One round of everything: for CI. */
+    short: { type: 'boolean', default: false },
+    rounds: { type: 'string' },
+    /** The whole list again and again, for so long. */
+    minutes: { type: 'string', default: '0' },
+    heartbeat: { type: 'string', default: '100' },
+    election: { type: 'string', default: '1000' },
+    list: { type: 'boolean', default: false },
+  },
+});
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
+
+const kind = values.target === 'etcd' ? 'etcd' : 'conclave';
+const rounds = values.rounds === undefined ? (values.short ? 1 : undefined) : Number(values.rounds);
+const options = { kind, rounds, heartbeatMs: Number(values.heartbeat), electionMs: Number(values.election) } as const;
+
+async function main(): Promise<boolean> {
+  const chosen = scenarios.filter(({ name }) => positionals.length === 0 || positionals.some((word) => name.includes(word)));
+  if (chosen.length === 0) throw new Error(`no scenario is called ${positionals.join(' or ')}`);
+  const startedAt = performance.now();
+  const reports: Report[] = [];
+  do {
+    for (const scenario of chosen) {
+      if (kind === 'etcd' && scenario.oursOnly !== undefined) {
+        say(`skipped   ${scenario.name}: ${scenario.oursOnly}`);
+        continue;
+      }
+      const report = await runScenario(scenario, options);
+      reports.push(report);
+      show(report);
+    }
+  } while (performance.now() - startedAt < Number(values.minutes) * 60_000);
+  const failed = reports.filter(({ problems }) => problems.length > 0).length;
+  say(`${reports.length - failed} of ${reports.length} passed in ${((performance.now() - startedAt) / 1000).toFixed(0)} s`);
+  return failed === 0;
+}
+
+function show({ scenario, seconds, problems, notes, before, after, failed }: Report): void {
+  const verdict = problems.length === 0 ? 'passed' : 'FAILED';
+  say(`${verdict} ${seconds.toFixed(1).padStart(6)} s  ${scenario}: ${before} calls answered before, ${after} after, ${failed} not`);
+  for (const note of notes) say(`            ${note}`);
+  for (const problem of problems) say(`    ${problem}`);
+}
+
+if (values.list)
+  for (const { name, size, oursOnly } of scenarios)
+    say(`${name} (${size} members)${oursOnly === undefined ? '' : `, ours only: ${oursOnly}`}`);
+else process.exitCode = (await main()) ? 0 : 1;
