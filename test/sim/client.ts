@@ -44,7 +44,7 @@ export class SimulatedClient {
     this.machine = new Machine(time, {
       name: this.name,
       seed: this.#random.below(2 ** 32),
-      clockRate: 1 + (this.#random.next() * 2 - 1) * plan.clockSkew,
+      clockRate: 1 - this.#random.next() * plan.clockSkew,
       quantumMs: 1,
       log: findings.logOf(this.name, () => false),
       onTimer: () => trace.note(traced, time.monotonic()),

@@ -52,7 +52,8 @@ export class Member {
     this.machine = new Machine(time, {
       name,
       seed: this.#random.below(2 ** 32),
-      clockRate: 1 + (this.#random.next() * 2 - 1) * plan.clockSkew,
+      // Never fast: what the history says of a lease's time is in true milliseconds.
+      clockRate: 1 - this.#random.next() * plan.clockSkew,
       quantumMs: 1,
       log: findings.logOf(name, () => this.#hasDiskFault || this.isUnwanted),
       onTimer: () => trace.note(number, time.monotonic()),
@@ -173,9 +174,11 @@ export class Member {
     this.#end('process', 300);
   }
 
-  /** The disk had a fault by the simulation's hand: then, and only then, the member may end. */
+  /** It had a fault by the simulation's hand: then, and only then, the member may end. */
   #isExcused(cause: unknown): boolean {
     const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
+    // Whoever joins has to reach somebody; cut off, it ends, and is started again.
+    if (code === 'ECONNREFUSED') return this.#membership.state === 'existing';
     return this.#hasDiskFault && (code === 'EIO' || code === 'ENOSPC');
   }
 

@@ -31,7 +31,7 @@ export interface Plan {
   /** Mean milliseconds between two faults of a kind. What is absent does not happen. */
   readonly faults: Readonly<Partial<Record<FaultKind, number>>>;
   readonly network: { readonly loss: number; readonly duplication: number; readonly delayMs: readonly [number, number] };
-  /** How far the rate of a clock may be off, as a fraction. */
+  /** How much slower than true time a clock may go, as a fraction. */
   readonly clockSkew: number;
   readonly disk: { readonly syncMs: readonly [number, number]; readonly commitMs: readonly [number, number] };
   readonly storage: {
@@ -100,7 +100,7 @@ export function drawPlan(seed: number, limits: PlanLimits = {}): Plan {
       duplication: isDoubling && hasNoise ? duplication : 0,
       delayMs: isReordering && hasNoise ? [1, mostDelayMs] : [1, 1],
     },
-    clockSkew: isSkewed && limits.without?.includes('clockSkew') !== true ? 0.005 : 0,
+    clockSkew: isSkewed && limits.without?.includes('clockSkew') !== true ? 0.01 : 0,
     disk: { syncMs: isSlowDisk ? [1, 40] : [0, 2], commitMs: isSlowDisk ? [5, 200] : [1, 10] },
     storage: {
       segmentBytes: { first: segmentFirst, max: segmentFirst * random.pick([1, 2, 8]) },

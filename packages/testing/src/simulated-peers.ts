@@ -123,7 +123,7 @@ export class SimulatedPeers {
           const own = description.members.find(({ id }) => id === side.self.id);
           if (own?.peerUrls.some((url) => peerUrls.includes(url))) return resolve(description);
         }
-        return reject(new Error(`no member answers at ${peerUrls.join()}`));
+        return reject(Object.assign(new Error(`no member answers at ${peerUrls.join()}`), { code: 'ECONNREFUSED' }));
       });
     });
   }
