@@ -29,8 +29,14 @@ export class Election {
     const { id, conf, log, messages } = this.#member;
     const { lastIndex: lastLogIndex, lastTerm: lastLogTerm } = log;
     for (const to of conf.voters) {
-      if (to !== id) messages.push({ type, from: id, to, term, lastLogIndex, lastLogTerm, leadershipTransfer });
+      if (to !== id) messages.push({ type, from: id, to, term, lastLogIndex, lastLogTerm, leadershipTransfer, ...this.#commit });
     }
+  }
+
+  /** The own vote counts like any other: when it is durable. Before that, a crash could have it cast again for somebody else. */
+  voteForItself(): void {
+    const { id, afterDurable } = this.#member;
+    afterDurable.push({ type: 'requestVoteResponse', ...this.#member.envelope(id), granted: true, ...this.#commit });
   }
 
   /** An answer counts once. */
@@ -53,6 +59,19 @@ export class Election {
   answer(request: RequestVote, granted: boolean): void {
     const { id, term, afterDurable } = this.#member;
     const type: RequestVoteResponse['type'] = request.type === 'requestPreVote' ? 'requestPreVoteResponse' : 'requestVoteResponse';
-    afterDurable.push({ type, from: id, to: request.from, term: granted ? request.term : term, granted });
+    afterDurable.push({ type, from: id, to: request.from, term: granted ? request.term : term, granted, ...this.#commit });
+  }
+
+  // ---- what is told beside ----
+
+  get #commit(): { readonly commitIndex: number; readonly commitTerm: number } {
+    const { log } = this.#member;
+    return { commitIndex: log.committedIndex, commitTerm: log.termAt(log.committedIndex)! };
+  }
+
+  /** What is committed is so for ever: this holds for messages of any term. */
+  learnCommit({ commitIndex, commitTerm }: RequestVote | RequestVoteResponse): void {
+    const { log } = this.#member;
+    if (commitIndex > log.committedIndex && log.termAt(commitIndex) === commitTerm) log.commitTo(commitIndex);
   }
 }

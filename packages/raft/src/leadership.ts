@@ -70,6 +70,19 @@ export class Leadership {
     // A smaller cluster may have a quorum for what a larger one had not.
     this.advanceCommit();
     this.#confirmReads();
+    this.#handOver();
+  }
+
+  /**
+   * A leader that was removed, and knows so, leads until another does: without its help the others could miss that the removal is committed, and
+   * go on needing its vote. It does not count itself, and takes no proposals.
+   */
+  #handOver(): void {
+    if (this.#member.isVoter || this.#transferee !== noMember) return;
+    const voters = this.#others.filter(({ isVoter }) => isVoter);
+    const rank = ({ isActive, matchIndex }: Progress): number => (isActive ? matchIndex + 1 : 0);
+    const [best] = voters.sort((a, b) => rank(b) - rank(a));
+    if (best) this.transferTo(best.member);
   }
 
   #followConf(): void {
@@ -104,6 +117,7 @@ export class Leadership {
   tick(): boolean {
     const { electionTimeoutTicks, heartbeatTicks } = this.#member.config;
     this.#tickTransfer();
+    this.#handOver();
     this.#quorumElapsed += 1;
     if (this.#quorumElapsed >= electionTimeoutTicks && !this.#checkQuorum()) return false;
     this.#heartbeatElapsed += 1;
@@ -120,19 +134,14 @@ export class Leadership {
     let heard = isVoter ? 1 : 0;
     for (const progress of this.#others) {
       if (progress.isVoter && progress.isActive) heard += 1;
-      // Who knows what became of the transfer: the member is asked for its log when it comes back.
-      if (progress.state === 'snapshot' && !progress.isActive) this.#probeLater(progress);
       progress.isActive = false;
+      // Who knows what became of the transfer.
+      progress.isSnapshotDoubted = true;
     }
     return !config.checkQuorum || heard >= quorumSize(conf.voters.length);
   }
 
   // ---- heartbeats ----
-
-  /** Tells all, before this member goes silent. */
-  sendLastHeartbeats(): void {
-    this.#sendHeartbeats(true);
-  }
 
   #sendHeartbeats(toLearners: boolean): void {
     const { log, messages } = this.#member;
@@ -240,9 +249,12 @@ export class Leadership {
     else if (index === progress.nextIndex - 1) progress.backTo(this.#member.log.lastIndexUpToTerm(hintIndex, hintTerm));
   }
 
-  /** While the state is put in place a member answers nothing. If it answers that it has not got it, it never will. */
+  /**
+   * While the state is put in place a member answers nothing. If it has all of it and answers that it is still behind, this snapshot does not
+   * help it. And a transfer that neither helps nor ends is asked for again from time to time: its report may be lost.
+   */
   #onSnapshotMissing(progress: Progress): void {
-    if (progress.isDelivered) this.#probeLater(progress);
+    if (progress.isSnapshotDoubted) this.#probeLater(progress);
   }
 
   report({ type, member }: PeerReport): void {
@@ -251,7 +263,7 @@ export class Leadership {
     if (type === 'unreachable' && progress.state === 'replicate') this.#probeLater(progress);
     if (progress.state !== 'snapshot') return;
     if (type === 'snapshotFailed') this.#probeLater(progress);
-    if (type === 'snapshotDelivered') progress.isDelivered = true;
+    if (type === 'snapshotDelivered') progress.isSnapshotDoubted = true;
   }
 
   /** Only an entry of the leader's own term is committed by counting; it takes its predecessors with it (thesis section 3.6.2). */

@@ -6,6 +6,8 @@ interface AppendInFlight {
   readonly append: number;
   readonly index: number;
   readonly term: number;
+  /** As the hard state written with it says. */
+  readonly commit: number;
   /** Set when it brings a snapshot, whose state is in place once the append is acknowledged. */
   readonly snapshot: SnapshotMeta | undefined;
   /** What of it still holds: lowered when its end is overwritten, as a later write then replaces that end in storage too. */
@@ -39,10 +41,15 @@ export class RaftLog {
   readonly #bytes: number[] = [];
   #compactedBytes = 0;
   #compacted: LogPosition;
+  /** Indexes of the changes of membership among `#entries`. Rarely any. */
+  readonly #confChanges: number[] = [];
   #committed: number;
   #applied: number;
   #applying: number;
   #durable: number;
+  /** The highest commit index in a hard state that is durable, and that was handed to storage. */
+  #durableCommit: number;
+  #handedCommit: number;
   #handed: number;
   /** Not yet handed to storage. */
   #snapshot: SnapshotMeta | undefined;
@@ -62,21 +69,16 @@ export class RaftLog {
       () => `applied ${appliedIndex} is outside the log ${compacted.index}..${last}`,
     );
     invariant(commitIndex <= last, () => `the log ends at ${last} and lost committed entries up to ${commitIndex}`);
-    // What is applied was committed, though the record of that may not have reached the disk.
-    this.#committed = Math.max(commitIndex, appliedIndex, this.#lastConfChangeButOne());
+    // What is applied was committed, though the record of that may not have reached the disk. And of two changes of membership the first was
+    // committed before the second was proposed. Who holds both must know it: among the voters of before the first it could be elected beside a
+    // leader whose quorum is the one of after the second.
+    this.#committed = Math.max(commitIndex, appliedIndex, this.#confChanges.at(-2) ?? 0);
+    this.#durableCommit = Math.max(commitIndex, appliedIndex);
+    this.#handedCommit = this.#durableCommit;
     this.#applied = appliedIndex;
     this.#applying = appliedIndex;
     this.#durable = last;
     this.#handed = last;
-  }
-
-  /**
-   * Of two changes of membership the first was committed before the second was proposed. A member that holds both must know it: among the
-   * voters of before the first, it could be elected beside a leader whose quorum is the one of after the second.
-   */
-  #lastConfChangeButOne(): number {
-    const changes = this.#entries.filter(({ type }) => type === 'confChange');
-    return changes.at(-2)?.index ?? 0;
   }
 
   get compactedIndex(): number {
@@ -137,11 +139,9 @@ export class RaftLog {
     return this.#entries.slice(Math.max(0, from - this.#compacted.index), Math.max(0, to - this.#compacted.index));
   }
 
+  /** Whether one of the entries with `from < index <= to` changes the membership. */
   hasConfChange(from: number, to: number): boolean {
-    for (let at = Math.max(0, from - this.#compacted.index); at < to - this.#compacted.index; at++) {
-      if (this.#entries[at]!.type === 'confChange') return true;
-    }
-    return false;
+    return this.#confChanges.some((index) => index > from && index <= to);
   }
 
   // ---- bytes ----
@@ -188,6 +188,7 @@ export class RaftLog {
   #push(entry: Entry): void {
     this.#bytes.push((this.#bytes.at(-1) ?? this.#compactedBytes) + entry.data.length);
     this.#entries.push(entry);
+    if (entry.type === 'confChange') this.#confChanges.push(entry.index);
   }
 
   /** A leader's append. */
@@ -218,6 +219,7 @@ export class RaftLog {
     invariant(from > this.#committed, () => `entry ${from} is to be replaced, and ${this.#committed} is committed`);
     this.#entries.length = from - this.#compacted.index - 1;
     this.#bytes.length = this.#entries.length;
+    while ((this.#confChanges.at(-1) ?? 0) >= from) this.#confChanges.pop();
     this.#handed = Math.min(this.#handed, from - 1);
     this.#trustUpTo(from - 1);
   }
@@ -244,6 +246,7 @@ export class RaftLog {
     this.#compactedBytes = this.#bytes.at(-1) ?? this.#compactedBytes;
     this.#entries.length = 0;
     this.#bytes.length = 0;
+    this.#confChanges.length = 0;
     this.#compacted = { index, term };
     this.#committed = index;
     this.#applying = index;
@@ -271,10 +274,16 @@ export class RaftLog {
     return taken;
   }
 
-  /** Notes that an append which ends with this position is under way. @returns what storage has to hand back. */
-  began({ index, term }: LogPosition, snapshot?: SnapshotMeta): StorageAppendResponse {
+  /**
+   * Notes that an append is under way, of all that was taken until now, with this commit index in its hard state.
+   * @returns what storage has to hand back.
+   */
+  began(commit: number, snapshot?: SnapshotMeta): StorageAppendResponse {
+    const index = this.#handed;
+    const term = this.termAt(index)!;
     this.#appends += 1;
-    this.#inFlight.push({ append: this.#appends, index, term, snapshot, durableIndex: index });
+    this.#handedCommit = Math.max(this.#handedCommit, commit);
+    this.#inFlight.push({ append: this.#appends, index, term, commit, snapshot, durableIndex: index });
     return { type: 'storageAppendResponse', append: this.#appends, index, term };
   }
 
@@ -296,6 +305,7 @@ export class RaftLog {
     let restored: SnapshotMeta | undefined;
     for (const write of this.#inFlight.splice(0, at + 1)) {
       this.#durable = Math.max(this.#durable, write.durableIndex);
+      this.#durableCommit = Math.max(this.#durableCommit, write.commit);
       restored = write.snapshot ?? restored;
     }
     if (restored) this.#applied = restored.index;
@@ -326,7 +336,22 @@ export class RaftLog {
   }
 
   get #applicable(): number {
-    return Math.min(this.#committed, this.#durable);
+    const applicable = Math.min(this.#committed, this.#durable);
+    if (this.#confChanges.length === 0) return applicable;
+    const held = this.#firstConfChangeAbove(this.#durableCommit);
+    return held <= applicable ? held - 1 : applicable;
+  }
+
+  #firstConfChangeAbove(index: number): number {
+    return this.#confChanges.find((at) => at > index) ?? Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * A change of membership is committed, and storage was not told so yet. It is applied only when a restart would know of it, too: whoever was
+   * told that a member is removed may take that member away for good, and its vote must not be needed ever after.
+   */
+  get owesCommit(): boolean {
+    return this.#confChanges.length > 0 && this.#firstConfChangeAbove(this.#handedCommit) <= Math.min(this.#committed, this.#handed);
   }
 
   appliedTo(index: number): void {
@@ -344,6 +369,7 @@ export class RaftLog {
     this.#compactedBytes = this.#bytesAt(index);
     this.#entries.splice(0, index - this.#compacted.index);
     this.#bytes.splice(0, index - this.#compacted.index);
+    while ((this.#confChanges[0] ?? index + 1) <= index) this.#confChanges.shift();
     this.#compacted = { index, term };
   }
 }

@@ -32,8 +32,8 @@ export class Progress {
   isActive = true;
   /** The last round of heartbeats it answered. */
   round = 0;
-  /** `snapshot`: the host said that the member has all of it. */
-  isDelivered = false;
+  /** `snapshot`: the member was given all of it, or a while has passed. If it turns out to be still behind, it needs another. */
+  isSnapshotDoubted = false;
   /** `probe`, `snapshot`: an append is on its way. */
   #isPaused = false;
   /** `replicate`: what was sent may be lost, and an empty append shall find out. */
@@ -141,7 +141,7 @@ export class Progress {
   }
 
   #forget(): void {
-    this.isDelivered = false;
+    this.isSnapshotDoubted = false;
     this.#isPaused = false;
     this.#isDoubted = false;
     this.#count = 0;

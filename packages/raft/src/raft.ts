@@ -207,14 +207,7 @@ export class Raft {
   applyConfChange(change: ConfChange): ConfState {
     const conf = changedConfState(this.#member.conf, change);
     this.#member.conf = conf;
-    if (!this.#leadership) return conf;
-    if (this.#member.isVoter) {
-      this.#leadership.followConf();
-    } else {
-      // The others learn of the commit before this leader is gone: without it they would still ask it for its vote.
-      this.#leadership.sendLastHeartbeats();
-      this.#becomeFollower(this.#member.term, noMember);
-    }
+    this.#leadership?.followConf();
     return conf;
   }
 
@@ -266,6 +259,7 @@ export class Raft {
       afterDurable.length > 0 ||
       log.handedIndex < log.lastIndex ||
       log.hasSnapshot ||
+      log.owesCommit ||
       log.hasUnapplied ||
       this.#hardStateChanged ||
       this.#softStateChanged ||
@@ -297,8 +291,8 @@ export class Raft {
     const snapshot = log.takeSnapshot();
     const entries = log.takeUnwritten(this.#config.maxEntriesPerAppendBytes);
     const end = entries.at(-1) ?? snapshot;
-    const hardState = end || this.#hardStateChanged ? this.#takeHardState() : undefined;
-    const responses: (PeerMessage | StorageAppendResponse)[] = end ? [log.began(end, snapshot)] : [];
+    const hardState = end || this.#hardStateChanged || log.owesCommit ? this.#takeHardState() : undefined;
+    const responses: (PeerMessage | StorageAppendResponse)[] = hardState ? [log.began(hardState.commit, snapshot)] : [];
     // While entries are left, what they promise waits for the append that holds the last of them.
     if (log.handedIndex === log.lastIndex && afterDurable.length > 0) {
       responses.push(...afterDurable);
@@ -308,12 +302,15 @@ export class Raft {
     return { entries, hardState, snapshot, responses };
   }
 
-  /** The commit index is cut to what is durable here: a restart that finds it beyond the end of its log then knows that entries were lost. */
+  /**
+   * The commit index is cut to what storage has been given, and has on disk when it has this record: a restart that finds it beyond the end of its
+   * log then knows that entries were lost.
+   */
   #takeHardState(): HardState {
     const { term, vote, log } = this.#member;
     this.#handedTerm = term;
     this.#handedVote = vote;
-    return { term, vote, commit: Math.min(log.committedIndex, log.durableIndex) };
+    return { term, vote, commit: Math.min(log.committedIndex, log.handedIndex) };
   }
 
   get #hardStateChanged(): boolean {
@@ -352,8 +349,19 @@ export class Raft {
         this.#leadership?.report(message);
         break;
       default:
-        if (message.to === this.#member.id && this.#admit(message)) this.#dispatch(message);
+        if (message.to === this.#member.id) this.#onPeer(message);
     }
+  }
+
+  #onPeer(message: PeerMessage): void {
+    if (isVoting(message) && !this.#leadership) this.#learnCommit(message);
+    if (this.#admit(message)) this.#dispatch(message);
+  }
+
+  /** Who campaigns by a configuration and learns that another is in force has nothing to win. */
+  #learnCommit(message: RequestVote | RequestVoteResponse): void {
+    this.#election.learnCommit(message);
+    if (this.#role !== 'follower' && !this.#election.mayCampaign) this.#becomeFollower(this.#member.term, noMember);
   }
 
   #onDurable(response: StorageAppendResponse): void {
@@ -499,8 +507,7 @@ export class Raft {
     this.#enterTerm(this.#member.term + 1, id);
     this.#begin('candidate', noMember);
     this.#election.ask('requestVote', this.#member.term, leadershipTransfer);
-    // The own vote counts like any other: when it is durable. Before that, a crash could have it cast again for somebody else.
-    this.#member.afterDurable.push({ type: 'requestVoteResponse', ...this.#member.envelope(id), granted: true });
+    this.#election.voteForItself();
   }
 
   #becomeLeader(): void {
@@ -536,5 +543,17 @@ export class Raft {
     invariant(chance >= 0 && chance < 1, () => `electionTimeoutJitter gave ${chance}`);
     this.#electionElapsed = 0;
     this.#randomizedElectionTimeout = electionTimeoutTicks + Math.floor(chance * electionTimeoutTicks);
+  }
+}
+
+function isVoting(message: PeerMessage): message is RequestVote | RequestVoteResponse {
+  switch (message.type) {
+    case 'requestVote':
+    case 'requestPreVote':
+    case 'requestVoteResponse':
+    case 'requestPreVoteResponse':
+      return true;
+    default:
+      return false;
   }
 }

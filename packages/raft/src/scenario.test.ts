@@ -207,15 +207,16 @@ function message(type: string, fields: Fields): Message {
   const envelope = { from: BigInt(fields.get('from') ?? 2), to: BigInt(fields.get('to') ?? 1), term: number('term') };
   const numbers = { incarnation: Number(fields.get('incarnation') ?? 1), sequence: Number(fields.get('sequence') ?? 1) };
   const rejected = fields.has('rejected');
+  const [commitTerm, commitIndex] = pair('committed');
   switch (type) {
     case 'requestVote':
     case 'requestPreVote': {
       const [lastLogTerm, lastLogIndex] = pair('last');
-      return { type, ...envelope, lastLogTerm, lastLogIndex, leadershipTransfer: fields.has('transfer') };
+      return { type, ...envelope, lastLogTerm, lastLogIndex, leadershipTransfer: fields.has('transfer'), commitIndex, commitTerm };
     }
     case 'requestVoteResponse':
     case 'requestPreVoteResponse':
-      return { type, ...envelope, granted: !rejected };
+      return { type, ...envelope, granted: !rejected, commitIndex, commitTerm };
     case 'appendEntries': {
       const [prevLogTerm, prevLogIndex] = pair('prev');
       const list = entries(fields.get('entries') ?? '', prevLogIndex + 1);

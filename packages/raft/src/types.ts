@@ -54,10 +54,20 @@ interface Envelope {
 }
 
 /**
+ * What candidates and voters tell each other beside the vote: how far the sender knows the log to be committed, and the term it has there. Who
+ * holds the same entry then knows it too. Between two that need each other's vote it may be the only way to learn that a change of membership is
+ * in force.
+ */
+interface Voting extends Envelope {
+  readonly commitIndex: number;
+  readonly commitTerm: number;
+}
+
+/**
  * Asks for a vote. `requestPreVote` asks whether one would be given (thesis section 9.6): its term is the one after the sender's, and
  * answering it changes nothing at the receiver.
  */
-export interface RequestVote extends Envelope {
+export interface RequestVote extends Voting {
   readonly type: 'requestPreVote' | 'requestVote';
   readonly lastLogIndex: number;
   readonly lastLogTerm: number;
@@ -66,7 +76,7 @@ export interface RequestVote extends Envelope {
 }
 
 /** A granted pre-vote carries the term that was asked for; every other answer the sender's term. */
-export interface RequestVoteResponse extends Envelope {
+export interface RequestVoteResponse extends Voting {
   readonly type: 'requestPreVoteResponse' | 'requestVoteResponse';
   readonly granted: boolean;
 }

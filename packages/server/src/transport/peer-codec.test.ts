@@ -22,8 +22,8 @@ const snapshot = fc.record({
 const from = 1n;
 const to = 2n;
 const envelope = { from: fc.constant(from), to: fc.constant(to), term: number };
-const vote = { ...envelope, lastLogIndex: number, lastLogTerm: number, leadershipTransfer: flag };
-const voteResponse = { ...envelope, granted: flag };
+const vote = { ...envelope, lastLogIndex: number, lastLogTerm: number, leadershipTransfer: flag, commitIndex: number, commitTerm: number };
+const voteResponse = { ...envelope, granted: flag, commitIndex: number, commitTerm: number };
 const messages: { readonly [T in PeerMessage['type']]: fc.Arbitrary<PeerMessage & { readonly type: T }> } = {
   requestPreVote: fc.record({ type: fc.constant('requestPreVote' as const), ...vote }),
   requestVote: fc.record({ type: fc.constant('requestVote' as const), ...vote }),

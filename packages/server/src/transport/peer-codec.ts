@@ -230,10 +230,14 @@ function writeMessage(writer: BinaryWriter, message: PeerMessage): void {
       writer.number(message.lastLogIndex);
       writer.number(message.lastLogTerm);
       writer.flag(message.leadershipTransfer);
+      writer.number(message.commitIndex);
+      writer.number(message.commitTerm);
       return;
     case 'requestPreVoteResponse':
     case 'requestVoteResponse':
       writer.flag(message.granted);
+      writer.number(message.commitIndex);
+      writer.number(message.commitTerm);
       return;
     case 'appendEntries':
       writeAppend(writer, message);
@@ -293,10 +297,12 @@ function readMessage(reader: BinaryReader, from: MemberId, to: MemberId): PeerMe
         lastLogIndex: reader.number(),
         lastLogTerm: reader.number(),
         leadershipTransfer: reader.flag(),
+        commitIndex: reader.number(),
+        commitTerm: reader.number(),
       };
     case 'requestPreVoteResponse':
     case 'requestVoteResponse':
-      return { type, from, to, term, granted: reader.flag() };
+      return { type, from, to, term, granted: reader.flag(), commitIndex: reader.number(), commitTerm: reader.number() };
     case 'appendEntries':
       return readAppend(reader, { type, from, to, term });
     case 'appendEntriesResponse':
