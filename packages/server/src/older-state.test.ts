@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Cluster, KV, type MethodDescriptor, PutRequest } from '@conclave/protocol';
+import { Cluster, type Init, KV, type MethodDescriptor, PutRequest } from '@conclave/protocol';
 import type { Entry } from '@conclave/raft';
 import { systemRuntime } from '@conclave/wire';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -47,7 +47,7 @@ async function leaveOlderState(dataDir: string, isApplied: boolean): Promise<voi
   await close();
 }
 
-function ask<I, O>(server: ConclaveServer, method: MethodDescriptor<I, O>, request: I): Promise<O> {
+function ask<I, O>(server: ConclaveServer, method: MethodDescriptor<I, O>, request: Init<I>): Promise<O> {
   const connection = server.transport(server.name);
   return new Promise((resolve, reject) => {
     connection.unary(method.path, method.input.encode(request), {}, (end, response) => {
@@ -66,7 +66,7 @@ describe.each([
     await leaveOlderState(dataDir, isApplied);
     for (const name of ['default', 'renamed']) {
       await using server = await startServer({ dataDir, name });
-      const { kvs, header } = await ask(server, KV.methods.range, KV.methods.range.input.create({ key }));
+      const { kvs, header } = await ask(server, KV.methods.range, { key });
       expect(kvs).toMatchObject([{ key, value: key, modRevision: 2 }]);
       expect(header).toMatchObject({ memberId, revision: 2 });
       const { members } = await ask(server, Cluster.methods.memberList, { linearizable: true });

@@ -1,11 +1,20 @@
 import { connect } from 'node:net';
+import { AlarmRequest, AlarmRequest_AlarmAction, AlarmType } from '@conclave/protocol';
 import { StatusError, systemRuntime } from '@conclave/wire';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { AlarmTable } from '../apply/alarm-table.ts';
+import { BufferedStore } from '../storage/backend/buffered-store.ts';
+import { MemoryBackend } from '../storage/backend/memory.ts';
 import { HttpDoor, type HttpMember } from './http.ts';
 import { Listener } from './listener.ts';
 
 const runtime = systemRuntime();
+const fatal = (cause: Error): never => {
+  throw cause;
+};
+const alarms = new AlarmTable(new BufferedStore({ backend: new MemoryBackend(), runtime, fatal }));
 let leader = 1n;
+let isLearner = false;
 let barrierError: StatusError | undefined;
 let readError: Error | undefined;
 let listener: Listener;
@@ -18,8 +27,12 @@ const member: HttpMember = {
     get leader() {
       return leader;
     },
+    get isLearner() {
+      return isLearner;
+    },
     readBarrier: (done) => done(barrierError),
   },
+  applier: { alarms },
   mvcc: {
     range() {
       if (readError !== undefined) throw readError;
@@ -30,6 +43,7 @@ const member: HttpMember = {
 
 beforeEach(async () => {
   leader = 1n;
+  isLearner = false;
   barrierError = undefined;
   readError = undefined;
   door = new HttpDoor(member);
@@ -115,4 +129,22 @@ test('garbage gets an error or a closed connection, and the door goes on', async
     await new Promise((resolve) => socket.once('close', resolve));
   }
   expect((await get('/health'))[0]).toBe(200);
+});
+
+test('alarms make it unhealthy, unless they are left out; a learner is not ready', async () => {
+  const { ACTIVATE, DEACTIVATE } = AlarmRequest_AlarmAction;
+  const set = (action: number, alarm: number) => alarms.apply(AlarmRequest.create({ action, alarm, memberId: 1n }));
+  set(ACTIVATE, AlarmType.NOSPACE);
+  expect(await get('/health')).toEqual([503, '{"health":"false","reason":"ALARM NOSPACE"}']);
+  expect(await get('/health?serializable=true')).toEqual([503, '{"health":"false","reason":"ALARM NOSPACE"}']);
+  expect((await get('/health?exclude=NOSPACE'))[0]).toBe(200);
+  expect((await get('/readyz'))[0]).toBe(200);
+  set(ACTIVATE, AlarmType.CORRUPT);
+  expect(await get('/health?exclude=NOSPACE')).toEqual([503, '{"health":"false","reason":"ALARM CORRUPT"}']);
+  expect((await get('/health?exclude=NOSPACE&exclude=CORRUPT'))[0]).toBe(200);
+  expect((await get('/readyz'))[1]).toContain('[-]data_corruption failed: alarm activated: CORRUPT');
+  set(DEACTIVATE, AlarmType.NOSPACE);
+  set(DEACTIVATE, AlarmType.CORRUPT);
+  isLearner = true;
+  expect(await get('/readyz/non_learner')).toEqual([503, '[-]non_learner failed: the member is a learner\n\n']);
 });

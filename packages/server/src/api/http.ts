@@ -1,12 +1,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { etcdApiVersion, etcdClusterVersion, RangeRequest } from '@conclave/protocol';
+import { AlarmType, etcdApiVersion, etcdClusterVersion, RangeRequest } from '@conclave/protocol';
 import type { Runtime, Timer } from '@conclave/wire';
 import type { ServedMember } from './member.ts';
 
 /** What the HTTP door needs of the member. */
 export type HttpMember = Pick<ServedMember, 'runtime'> & {
-  readonly replica: Pick<ServedMember['replica'], 'leader' | 'readBarrier'>;
+  readonly replica: Pick<ServedMember['replica'], 'leader' | 'isLearner' | 'readBarrier'>;
+  readonly applier: Pick<ServedMember['applier'], 'alarms'>;
   readonly mvcc: Pick<ServedMember['mvcc'], 'range'>;
 };
 
@@ -83,13 +84,16 @@ export class HttpDoor {
     if (checks === undefined && root !== 'health' && root !== 'version') return notFound;
     if (method !== 'GET') return { ...plain(405, 'Method Not Allowed\n'), allow: 'GET' };
     if (root === 'version') return version;
-    if (root === 'health') return this.#health(query.get('serializable') === 'true');
+    if (root === 'health') return this.#health(query);
     return this.#checks(check === undefined ? (checks ?? []) : [check], query);
   }
 
-  async #health(serializable: boolean): Promise<Answer> {
-    let reason = '';
-    if (!serializable && this.#member.replica.leader === 0n) reason = 'RAFT NO LEADER';
+  async #health(query: URLSearchParams): Promise<Answer> {
+    const serializable = query.get('serializable') === 'true';
+    const excluded = query.getAll('exclude');
+    const alarm = alarmNames.find(([name, type]) => this.#member.applier.alarms.has(type) && !excluded.includes(name));
+    let reason = alarm === undefined ? '' : `ALARM ${alarm[0]}`;
+    if (reason === '' && !serializable && this.#member.replica.leader === 0n) reason = 'RAFT NO LEADER';
     const failure = reason === '' ? await this.#readFailure(serializable) : undefined;
     if (failure !== undefined) reason = `RANGE ERROR:${failure}`;
     const health = { health: reason === '' ? 'true' : 'false', reason };
@@ -109,11 +113,12 @@ export class HttpDoor {
     return plain(200, `${query.has('verbose') ? lines.join('') : ''}ok\n`);
   }
 
-  /** This version finds no corruption while it runs (it stops instead), and has no learners: those two checks never fail. */
   async #failureOf(check: string): Promise<string | undefined> {
+    const { replica, applier } = this.#member;
     if (check === 'serializable_read') return this.#readFailure(true);
     if (check === 'linearizable_read') return this.#readFailure(false);
-    return undefined;
+    if (check === 'data_corruption') return applier.alarms.has(AlarmType.CORRUPT) ? 'alarm activated: CORRUPT' : undefined;
+    return replica.isLearner ? 'the member is a learner' : undefined;
   }
 
   /** Reads a key, whether or not it is there; why it failed, if it did. */
@@ -137,6 +142,11 @@ export class HttpDoor {
 const probeKey = new Uint8Array([0]);
 /** A read of one key needs no second slice. */
 const atOnce = { isSpent: () => false, nextSlice: () => Promise.resolve() };
+
+const alarmNames = [
+  ['NOSPACE', AlarmType.NOSPACE],
+  ['CORRUPT', AlarmType.CORRUPT],
+] as const;
 
 const livezChecks = ['serializable_read'];
 const readyzChecks = ['data_corruption', 'serializable_read', 'linearizable_read', 'non_learner'];

@@ -32,7 +32,7 @@ export interface ServedMember {
     | 'onCall'
   >;
   readonly mvcc: Pick<Mvcc, 'revision' | 'range' | 'rangeParts' | 'hashKv'>;
-  readonly applier: Pick<Applier, 'readTxn' | 'alarms'>;
+  readonly applier: Pick<Applier, 'readTxn' | 'alarms' | 'allows'>;
   readonly leases: Pick<LeaseTable, 'has' | 'ids' | 'keysOf' | 'ttlSeconds'>;
   readonly watches: Pick<WatchHub, 'open'>;
   readonly leaderGuard: LeaderGuard;

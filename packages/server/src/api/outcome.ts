@@ -2,8 +2,8 @@ import { StatusCode } from '@conclave/protocol';
 import { StatusError } from '@conclave/wire';
 import type { Applied } from '../apply/apply.ts';
 import type { MembershipKind, RequestKind } from '../apply/entry.ts';
-import { outcomeTrailer } from '../replica/refusal.ts';
 import type { MembershipChange } from '../replica/options.ts';
+import { outcomeTrailer } from '../replica/refusal.ts';
 import type { ServedMember } from './member.ts';
 
 type ResponseTo<K extends RequestKind> = Extract<Applied, { readonly kind: K }>['response'];

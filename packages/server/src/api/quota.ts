@@ -40,7 +40,8 @@ export function refuseWithoutSpace(member: ServedMember, costBytes: number): Pro
 async function refuse(member: ServedMember): Promise<never> {
   const { memberId, applier, replica, runtime, limits } = member;
   const isRaised = applier.alarms.list(AlarmType.NOSPACE).some((alarm) => alarm.memberId === memberId);
-  if (!isRaised) {
+  // Until all members have said that they know alarms this one refuses alone.
+  if (!isRaised && applier.allows('alarm')) {
     runtime.log.error({ quotaBytes: limits.quotaBytes }, 'the database is at its quota: raising the alarm NOSPACE');
     const { ACTIVATE } = AlarmRequest_AlarmAction;
     await replica.propose('alarm', AlarmRequest.encode({ action: ACTIVATE, memberId, alarm: AlarmType.NOSPACE }));

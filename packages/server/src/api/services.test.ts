@@ -115,6 +115,7 @@ class World {
       entryVersion,
       serverVersion: '1',
     });
+    this.members.setClusterVersion({ version: '1.0.0', entryVersion });
     store.applied(0);
     this.applier = new Applier({ store, mvcc: this.mvcc, leases: this.leases, members: this.members });
     this.replica = new Replica<Applied>({

@@ -3,7 +3,7 @@
  * without importing this folder (`storage` and `transport` may import this file), and whoever starts a member puts them together.
  */
 import type { ConfChange, ConfState, Entry, HardState, MemberId, PeerMessage, SnapshotMeta } from '@conclave/raft';
-import type { LoggedRequest } from '../apply/entry.ts';
+import type { LoggedRequest, RequestKind } from '../apply/entry.ts';
 
 /**
  * The write-ahead log. Implemented by `storage/wal`.
@@ -75,6 +75,8 @@ export interface StateMachine<R> {
   ): { readonly result: R; readonly isAccepted: boolean };
   /** Voters and learners as of `appliedIndex`. */
   readonly confState: ConfState;
+  /** Whether every member can apply entries of this kind: others must not be proposed. Default: all are allowed. */
+  allows?(kind: RequestKind): boolean;
   /** The applied state was replaced by a snapshot, beneath: reads its index, term and all else anew. */
   reload(): void;
   /** True while nothing may be applied because too much is waiting for the disk. */

@@ -214,7 +214,7 @@ export class Replica<R> {
    * `conclave-outcome: not-applied`.
    */
   propose(kind: RequestKind, body: Uint8Array, options: ProposeOptions = {}): Promise<R> {
-    const refused = this.#refuse(body);
+    const refused = this.#refuse(kind, body);
     if (refused) return Promise.reject(refused);
     this.#queueTurn();
     return this.#proposals.add(newProposal(kind, body, options));
@@ -225,15 +225,16 @@ export class Replica<R> {
    * does not take yet, because another is not applied or the leader is too new, waits before the log.
    */
   proposeMembership(change: MembershipChange, kind: MembershipKind, body: Uint8Array, options: ProposeOptions = {}): Promise<R> {
-    const refused = this.#refuse(body);
+    const refused = this.#refuse(kind, body);
     if (refused) return Promise.reject(refused);
     this.#queueTurn();
     return this.#proposals.addChange(newProposal(kind, body, options), change);
   }
 
-  #refuse(body: Uint8Array): Error | undefined {
+  #refuse(kind: RequestKind, body: Uint8Array): Error | undefined {
     if (this.#state === 'stopping' || this.#state === 'stopped' || this.#hasLeft) return refusalBeforeLog('server-stopped');
     if (body.length > this.#limits.maxRequestBytes) return refusalBeforeLog('request-too-large');
+    if (this.#options.stateMachine.allows?.(kind) === false) return refusalBeforeLog('not-capable');
     if (this.committedIndex - this.appliedIndex > this.#limits.maxPendingGap) return refusalBeforeLog('too-many-requests');
     return undefined;
   }
@@ -527,6 +528,7 @@ export class Replica<R> {
     if (this.appliedIndex !== index) throw new InvariantError(`the state is at ${this.appliedIndex} after a snapshot of ${index}`);
     runtime.log.info({ index }, 'a snapshot took the place of the applied state');
     this.#restoring -= 1;
+    this.#proposals.covered();
     onRestored?.();
     onMembership?.();
     this.#writes.done(write);
@@ -574,6 +576,7 @@ export class Replica<R> {
   #apply(entry: Entry): void {
     const { stateMachine } = this.#options;
     const { index, term, data, type } = entry;
+    this.#proposals.begins(term);
     this.#newEntries += 1;
     this.#newBytes += data.length;
     if (type === 'confChange') {
