@@ -60,7 +60,7 @@ class Simulation {
       for (const client of this.#clients) client.start();
       await this.#phase('start', () => this.#servesAt(this.#world.members), recoveryMs);
       this.#faults.start();
-      await time.advance(this.#plan.faultyMs);
+      await this.#faultyPhase();
       this.#heal();
       const core = this.#world.members.filter((member) => !this.#outside.includes(member));
       await this.#phase('recovery', () => this.#servesAt(core), recoveryMs);
@@ -82,10 +82,10 @@ class Simulation {
       await this.#stop();
       await this.#drive(verdict.compareLogs());
     } catch (error) {
-      findings.add('simulation', error instanceof Error ? (error.stack ?? error.message) : String(error));
+      if (findings.list.length === 0) findings.add('simulation', error instanceof Error ? (error.stack ?? error.message) : String(error));
     }
     const history = this.#world.recorder.finish(time.monotonic());
-    verdict.judge(history);
+    if (findings.list.length === 0) verdict.judge(history);
     const answered = history.operations.filter(({ outcome }) => outcome.status === 'ok').length;
     return {
       findings: findings.list,
@@ -96,6 +96,16 @@ class Simulation {
       answered,
       summary: this.#summary(),
     };
+  }
+
+  /** A run that has failed goes on a little, for what the failure leads to, and no longer. */
+  async #faultyPhase(): Promise<void> {
+    const { time, findings } = this.#world;
+    const end = time.monotonic() + this.#plan.faultyMs;
+    while (time.monotonic() < end) {
+      await time.advance(Math.min(1_000, end - time.monotonic()));
+      if (findings.list.length > 0) throw new Error('the run ends with its first finding');
+    }
   }
 
   /** Faults end. Members outside a quorum may stay broken: those inside must do without them. */

@@ -30,6 +30,17 @@ describe('simulated disk', () => {
     expect(text(disk.contents('/f'))).toBe('second');
   });
 
+  test('a write whose flush failed does not come back over what was written and flushed after it', async () => {
+    let failures = 1;
+    const disk = new SimulatedDisk({ fault: ({ kind, path }) => (kind === 'sync' && path === '/f' && failures-- > 0 ? 'EIO' : undefined) });
+    const file = await disk.mount().create('/f');
+    await disk.mount().syncDir('/');
+    await expect(flush(file, 0, `first ${'x'.repeat(1018)}`)).rejects.toThrow('EIO');
+    await flush(file, 0, 'later');
+    disk.cutPower(fate('keep'));
+    expect(text(disk.contents('/f'))).toBe(`later ${'x'.repeat(1018)}`);
+  });
+
   test('each unflushed sector is kept, dropped or scrambled on its own', async () => {
     const disk = new SimulatedDisk({ ignoresSync: false, fault: ({ kind }) => (kind === 'sync' && isBroken ? 'EIO' : undefined) });
     let isBroken = false;

@@ -47,7 +47,7 @@ export class Inode {
   #visible = new Image();
   #durable = new Image();
   #unflushed: Write[] = [];
-  /** Writes whose flush failed: a kernel holds their pages for clean, and no later flush brings them to the disk. */
+  /** Writes whose flush failed, in pieces of a sector: a kernel holds them for clean, and no flush brings them to the disk before they are written again. */
   #abandoned: Write[] = [];
 
   get size(): number {
@@ -70,13 +70,21 @@ export class Inode {
   }
 
   sync(): void {
+    if (this.#abandoned.length > 0) this.#recover();
     for (const { offset, bytes } of this.#unflushed) this.#durable.write(offset, bytes);
     this.#unflushed = [];
   }
 
   failSync(): void {
-    this.#abandoned.push(...this.#unflushed);
+    this.#abandoned.push(...this.#unflushed.flatMap(piecesOf));
     this.#unflushed = [];
+  }
+
+  /** Sectors are flushed whole: what was given up in one that was written again goes along. */
+  #recover(): void {
+    const sectors = new Set(this.#unflushed.flatMap(piecesOf).map(sectorOf));
+    for (const write of this.#abandoned) if (sectors.has(sectorOf(write))) this.#durable.write(write.offset, write.bytes);
+    this.#abandoned = this.#abandoned.filter((write) => !sectors.has(sectorOf(write)));
   }
 
   overwrite(offset: number, bytes: Uint8Array): void {
@@ -111,6 +119,18 @@ export class Inode {
       else if (fate === 'shred') this.#durable.write(sector - (sector % blockBytes), policy.garbage(blockBytes));
     }
   }
+}
+
+const sectorOf = ({ offset }: Write): number => Math.floor(offset / sectorBytes);
+
+function piecesOf({ offset, bytes }: Write): Write[] {
+  const pieces: Write[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const length = Math.min(bytes.length - at, sectorBytes - ((offset + at) % sectorBytes));
+    pieces.push({ offset: offset + at, bytes: bytes.subarray(at, at + length) });
+    at += length;
+  }
+  return pieces;
 }
 
 /** What a name stands for. */
