@@ -35,6 +35,14 @@ interface Proposal<R> {
   readonly reject: (error: Error) => void;
 }
 
+/** A proposal that raft has taken. */
+interface Entered<R> extends Proposal<R> {
+  /** Only a leader of this term can have put it into its log: raft turns down what is forwarded in another. */
+  readonly term: number;
+  /** A snapshot took the place of entries, and it may have been one of them. */
+  isCovered: boolean;
+}
+
 /** What a queued proposal costs beside its body. */
 const overheadBytes = 256;
 
@@ -61,7 +69,9 @@ export class Proposals<R> {
   #changeUnderWay: number | undefined;
   #turnExpiresAt: number | undefined;
   /** By counter; oldest first. */
-  readonly #waiting: Map<number, Proposal<R>> = new Map();
+  readonly #waiting: Map<number, Entered<R>> = new Map();
+  /** Of the last entry applied. */
+  #appliedTerm = 0;
 
   constructor(options: ProposalsOptions) {
     this.#options = options;
@@ -167,7 +177,7 @@ export class Proposals<R> {
     const result = change === undefined ? raft.propose(entry) : raft.proposeConfChange({ ...change, context: entry });
     if (result.status === 'dropped') return result;
     this.#counter = counter;
-    this.#waiting.set(counter, proposal);
+    this.#waiting.set(counter, { ...proposal, term: raft.term, isCovered: false });
     if (change !== undefined) this.#changeUnderWay = counter;
     return result;
   }
@@ -175,6 +185,26 @@ export class Proposals<R> {
   /** Whether somebody here still waits for what is made of the request. */
   isAwaited(request: LoggedRequest): boolean {
     return this.#isOwn(request) && this.#waiting.has(request.counter);
+  }
+
+  /**
+   * An entry of this term is about to be applied. Terms only rise along the log: what was proposed in an earlier one and has not been applied by now
+   * never will be, and its caller may ask again. So a change of leader costs a caller the election, and not its patience.
+   */
+  begins(term: number): void {
+    if (term <= this.#appliedTerm) return;
+    this.#appliedTerm = term;
+    for (const [counter, proposal] of this.#waiting) {
+      if (proposal.term >= term) break;
+      this.#waiting.delete(counter);
+      if (counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
+      proposal.reject(proposal.isCovered ? refusal('leader-changed') : refusalBeforeLog('leader-changed'));
+    }
+  }
+
+  /** A snapshot was put in the place of entries that nobody here saw: what became of those that wait cannot be told any more. */
+  covered(): void {
+    for (const proposal of this.#waiting.values()) proposal.isCovered = true;
   }
 
   /** An entry was applied: whoever waits for it here is answered. */

@@ -1,0 +1,73 @@
+import { VirtualRuntime } from '@conclave/testing';
+import { describe, expect, it } from 'vitest';
+import { decodeEntry } from '../apply/entry.ts';
+import { Proposals } from './proposals.ts';
+
+/** Proposals at a raft that takes everything, in the term it is told. */
+function proposals() {
+  const runtime = new VirtualRuntime();
+  const waiting = new Proposals<string>({
+    runtime,
+    member: 1n,
+    requestTimeoutMs: 7000,
+    maxQueuedBytes: 1 << 20,
+    timeoutKey: () => 'request-timeout',
+  });
+  const taken: Uint8Array[] = [];
+  const raft = {
+    term: 1,
+    propose: (data: Uint8Array) => {
+      taken.push(data);
+      return { status: 'forwarded', leader: 2n } as const;
+    },
+    proposeConfChange: () => ({ status: 'dropped', reason: 'noLeader' }) as const,
+  };
+  /** How a request ended: its result, or its error with what is said of its outcome. */
+  const put = (): { said: string } => {
+    const ending = { said: 'waits' };
+    const request = { kind: 'put', body: new Uint8Array(3), user: '', authRevision: 0, deadline: Number.POSITIVE_INFINITY } as const;
+    waiting.add(request).then(
+      (result) => {
+        ending.said = result;
+      },
+      (error: { message: string; trailers: Record<string, string> }) => {
+        ending.said = `${error.message} (${error.trailers['conclave-outcome'] ?? 'unknown'})`;
+      },
+    );
+    waiting.enter(raft, 1 << 20);
+    return ending;
+  };
+  const apply = (at: number, term: number): void => {
+    waiting.begins(term);
+    waiting.applied(decodeEntry(taken[at]!), 'applied');
+  };
+  return { runtime, raft, put, apply, waiting };
+}
+
+describe('a request that was proposed in an earlier term', () => {
+  it('is lost for certain once an entry of a later term is applied, and not before', async () => {
+    const { runtime, raft, put, apply, waiting } = proposals();
+    const [first, lost] = [put(), put()];
+    raft.term = 3;
+    const later = put();
+    apply(0, 1);
+    await runtime.advance(0);
+    expect([first.said, lost.said, later.said]).toEqual(['applied', 'waits', 'waits']);
+    waiting.begins(2);
+    await runtime.advance(0);
+    expect([lost.said, later.said]).toEqual(['etcdserver: leader changed (not-applied)', 'waits']);
+    apply(2, 3);
+    await runtime.advance(0);
+    expect(later.said).toBe('applied');
+    expect(waiting.isIdle).toBe(true);
+  });
+
+  it('may stand in what a snapshot covers, and then nothing is known of it', async () => {
+    const { runtime, put, waiting } = proposals();
+    const covered = put();
+    waiting.covered();
+    waiting.begins(2);
+    await runtime.advance(0);
+    expect(covered.said).toBe('etcdserver: leader changed (unknown)');
+  });
+});
