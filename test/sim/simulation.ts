@@ -42,6 +42,8 @@ class Simulation {
   readonly #clients: readonly SimulatedClient[];
   readonly #admin: Admin;
   readonly #faults: Faults;
+  /** Members that are still to show that they serve, and why they did not so far. */
+  readonly #unserved = new Map<Member, string>();
   #outside: readonly Member[] = [];
 
   constructor(plan: Plan, isVerbose: boolean) {
@@ -125,24 +127,28 @@ class Simulation {
 
   /** Every one of them takes a write, and then a read that sees it. */
   async #servesAt(members: readonly Member[]): Promise<void> {
-    const { time } = this.#world;
+    for (const member of members) this.#unserved.set(member, 'not asked');
     await this.#untilReplaced();
-    await Promise.all(
-      members.map(async (member) => {
-        for (;;) {
-          if (member.server === undefined) {
-            await this.#world.sleep(100);
-            continue;
-          }
-          const value = `${this.#world.nextValue()}`;
-          const written = await this.#admin.put(member, `probe/${member.name}`, value);
-          const read = 'ok' in written ? await this.#admin.get(member, `probe/${member.name}`) : written;
-          if ('ok' in read && 'ok' in written) return;
-          await this.#world.sleep(200);
-          if (time.monotonic() > Number.MAX_SAFE_INTEGER) return;
-        }
-      }),
-    );
+    await Promise.all(members.map((member) => this.#serves(member)));
+  }
+
+  async #serves(member: Member): Promise<void> {
+    for (;;) {
+      const value = `${this.#world.nextValue()}`;
+      const key = `probe/${member.name}`;
+      const written =
+        member.server === undefined ? { error: member.isUp ? 'starting' : 'down' } : await this.#admin.put(member, key, value);
+      const read = 'ok' in written ? await this.#admin.get(member, key) : written;
+      if ('ok' in read) {
+        const seen = read.ok.kvs[0]?.value;
+        if (seen === undefined || Buffer.from(seen).toString() !== value)
+          this.#world.findings.add('stale-read', `${member.name} does not show what was just written`);
+        this.#unserved.delete(member);
+        return;
+      }
+      this.#unserved.set(member, read.error);
+      await this.#world.sleep(100);
+    }
   }
 
   async #untilReplaced(): Promise<void> {
@@ -153,18 +159,17 @@ class Simulation {
   async #phase(name: string, work: () => Promise<void>, withinMs: number): Promise<void> {
     const { findings, members, time } = this.#world;
     let isDone = false;
-    const startedAt = time.monotonic();
     void work().then(() => {
       isDone = true;
     });
     const allowed = withinMs + (this.#faults.replacement?.isUnderWay === true ? 60_000 : 0);
     if (await this.#until(() => isDone, allowed)) return;
     const shown = members.map(
-      (member) =>
-        `${member.name}: ${member.isUp ? (member.server === undefined ? 'starting' : 'serving') : 'down'}${member.server?.isLeader === true ? ', leads' : ''}`,
+      (member) => `${member.name}: ${this.#unserved.get(member) ?? 'serves'}${member.server?.isLeader === true ? ', leads' : ''}`,
     );
-    findings.add('liveness', `${name}: not every member served within ${time.monotonic() - startedAt} ms`, shown);
-    throw new Error(`no way on after ${name}`);
+    if (this.#faults.replacement?.isUnderWay === true) shown.push(`a replacement is at: ${this.#faults.replacement.step}`);
+    findings.add('liveness', `${name}: not every member served within ${allowed} ms`, shown);
+    throw new Error(`no way on after ${name} at ${time.monotonic()} ms`);
   }
 
   async #until(condition: () => boolean, withinMs: number): Promise<boolean> {
