@@ -668,7 +668,15 @@ describe('among peers', () => {
   const toMember = { from: 2n, to: member, term: 1 };
   it('a vote is sent once it is on disk, and an answer that rests on the same write not earlier', async () => {
     const { log, peers, runtime } = following();
-    const request = { type: 'requestVote', ...toMember, lastLogIndex: 0, lastLogTerm: 0, leadershipTransfer: false } as const;
+    const request = {
+      type: 'requestVote',
+      ...toMember,
+      lastLogIndex: 0,
+      lastLogTerm: 0,
+      leadershipTransfer: false,
+      commitIndex: 0,
+      commitTerm: 0,
+    } as const;
     peers.deliver(request);
     peers.deliver(request);
     await runtime.advance(0);
