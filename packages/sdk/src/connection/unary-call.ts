@@ -122,7 +122,8 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   #mayRepeat(end: CallEnd): boolean {
     if (end.code === DEADLINE_EXCEEDED && this.#host.runtime.monotonic() >= this.#deadline) return false;
-    return end.notProcessed || (this.#procedure.isRepeatable && isTransient(end));
+    // Our server says of a request that was lost with a leader that it never took effect: then it is as good as never sent.
+    return end.notProcessed || ((this.#procedure.isRepeatable || outcomeOf(end) === 'not-applied') && isTransient(end));
   }
 
   #retry(end: CallEnd, slot: Slot): void {
