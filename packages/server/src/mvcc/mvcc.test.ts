@@ -2,7 +2,7 @@ import { KeyValue, RangeRequest, RangeResponse, ResponseHeader } from '@conclave
 import type { Runtime } from '@conclave/wire';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { Row, ScanOptions, Table } from '../storage/backend/backend.ts';
+import { type Row, type ScanOptions, type Table, tables } from '../storage/backend/backend.ts';
 import { BufferedStore } from '../storage/backend/buffered-store.ts';
 import { MemoryBackend } from '../storage/backend/memory.ts';
 import { Mvcc } from './mvcc.ts';
@@ -354,6 +354,126 @@ describe('a read in slices', () => {
       }
     }
     expect(found).toEqual(names.slice(0, 120));
+  });
+});
+
+describe('a store whose history a snapshot replaced', () => {
+  const replacedMessage = 'etcdserver: request timed out, waiting for the applied index took too long';
+
+  /** The rows that a member further on has: the same history, and what `goOn` adds to it. */
+  async function furtherOn(goOn: () => void): Promise<MemoryBackend> {
+    const [own, ownStore, ownMvcc, ownIndex] = [backend, store, mvcc, index];
+    await store.flush();
+    backend = new SpoilingBackend();
+    await backend.commit({ rows: rowsOf(own) });
+    open();
+    goOn();
+    await store.flush();
+    const other = backend;
+    [backend, store, mvcc, index] = [own, ownStore, ownMvcc, ownIndex];
+    return other;
+  }
+
+  const rowsOf = (from: MemoryBackend) =>
+    tables.flatMap((table) =>
+      Array.from(MemoryBackend.prototype.scan.call(from, table, bytes(''), undefined), (row) => ({ table, ...row })),
+    );
+
+  async function replaceBy(other: MemoryBackend): Promise<void> {
+    index += 1000;
+    await store.replace(index, (commit) => commit({ isReplacement: true, rows: rowsOf(other) }));
+    store.reopen(() => mvcc.reload());
+  }
+
+  beforeEach(() => {
+    put('a', '1');
+    put('b', '1');
+    put('a', '2');
+  });
+
+  it('has its revisions, its keys and its past', async () => {
+    const heard: [number, number][] = [];
+    mvcc.onReplaced((before) => heard.push([before, mvcc.revision]));
+    await replaceBy(
+      await furtherOn(() => {
+        put('c', '5');
+        remove('a');
+        compact(5);
+      }),
+    );
+    expect([mvcc.revision, mvcc.compactRevision, mvcc.isCompacted]).toEqual([6, 5, false]);
+    expect(heard).toEqual([[4, 6]]);
+    expect(read().map((kv) => (kv as { key: string }).key)).toEqual(['b', 'c']);
+    expect(() => read({ revision: 4 })).toThrow(compacted);
+    expect(events(5)).toEqual(['5 put c', '6 delete a']);
+    compactFully();
+    expect(put('d')).toBe(7);
+    expect(read({ revision: 5 })).toHaveLength(3);
+  });
+
+  it('cannot go back, neither in its revision nor in what is compacted', async () => {
+    const behind = await furtherOn(() => {});
+    put('c');
+    await expect(replaceBy(behind)).rejects.toThrow('revision 5, compacted at -1, replaced by 4 and -1');
+  });
+
+  it('ends reads under way with an error, whatever they hold, and none of them sees both', async () => {
+    const other = await furtherOn(() => {
+      for (let i = 0; i < 100; i++) put(`new${i}`);
+      compact(50);
+      compactFully();
+    });
+    for (let i = 0; i < 100; i++) put(`old${i}`);
+    const pin = mvcc.pin(4);
+    const parts = mvcc.rangeParts(rangeOf({}), patient);
+    await parts.next(40);
+    let begin = (): void => {};
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    const replaced = begun.then(() => replaceBy(other));
+    const reads = [
+      mvcc.hashKv(
+        0,
+        interrupted(() => begun),
+      ),
+      mvcc.range(
+        rangeOf({}),
+        interrupted(() => begun),
+      ),
+      mvcc.hashKv(
+        0,
+        interrupted(() => replaced),
+      ),
+      mvcc.range(
+        rangeOf({}),
+        interrupted(() => replaced),
+      ),
+      mvcc.range(
+        rangeOf({ revision: 60 }),
+        interrupted(() => replaced),
+      ),
+    ];
+    begin();
+    const ended = await Promise.allSettled(reads);
+    expect(ended.map((read) => read.status === 'rejected' && String(read.reason))).toEqual(
+      reads.map(() => expect.stringContaining(replacedMessage)),
+    );
+    expect(() => mvcc.range(rangeOf({}), patient, pin)).toThrow(replacedMessage);
+    await expect(parts.next(40)).rejects.toThrow(replacedMessage);
+    expect(read()).toHaveLength(102);
+    expect(mvcc.compactRevision).toBe(50);
+  });
+
+  it('refuses reads while it is under way', async () => {
+    const other = await furtherOn(() => put('c'));
+    const replaced = replaceBy(other);
+    expect(mvcc.isReadable).toBe(false);
+    expect(() => read()).toThrow(replacedMessage);
+    expect(() => mvcc.get(bytes('a'))).toThrow(replacedMessage);
+    await replaced;
+    expect(mvcc.isReadable).toBe(true);
+    expect(read()).toHaveLength(3);
   });
 });
 

@@ -362,3 +362,125 @@ describe('BufferedStore', () => {
     expect(new Life(inner).store.get('head', at(1))).toEqual(at(1));
   });
 });
+
+describe('a store whose rows a snapshot replaces', () => {
+  /** Commits two rows as the state at index 9, the second one when the test says so. */
+  async function twoRows(commit: (changes: Changes) => Promise<void>): Promise<void> {
+    await commit({ isReplacement: true, rows: [{ table: 'head', key: at(90), value: at(90) }] });
+    await commit({ rows: [{ table: 'head', key: at(91), value: at(91) }] });
+  }
+
+  const refused = /waiting for the applied index/;
+
+  function applied(life: Life): void {
+    life.store.put('head', at(1), at(1));
+    life.store.applied(1);
+    life.runtime.fire();
+    life.store.put('head', at(2), at(2));
+    life.store.applied(2);
+  }
+
+  test('waits for the commit under way, drops the rest, and is shut until it was reloaded', async () => {
+    const inner = new MemoryBackend();
+    const life = new Life(inner);
+    applied(life);
+    let isFlushed = false;
+    void life.store.flush().then(() => {
+      isFlushed = true;
+    });
+    let rooms = 0;
+    life.store.onRoom(() => rooms++);
+    const replaced = life.store.replace(9, twoRows);
+    const isShut = (): void => {
+      expect([life.store.isReadable, life.store.isFull, rooms]).toEqual([false, true, 0]);
+      expect(() => life.store.get('head', at(1))).toThrow(refused);
+      expect(() => life.store.scan('head', at(0), undefined)).toThrow(refused);
+      expect(() => life.store.put('head', at(3), at(3))).toThrow('while the state is replaced');
+      expect(() => life.store.applied(3)).toThrow('while the state is replaced');
+    };
+    isShut();
+    expect(inner.count('head')).toBe(0);
+    await life.releaseOne();
+    await eventually('the replacement', () => life.backend.held === 1);
+    // The old rows, of which only those that were under way.
+    expect([inner.count('head'), life.store.durableIndex, isFlushed]).toEqual([1, 1, false]);
+    for (let commits = 0; commits < 2; commits++) {
+      expect(() => life.store.reopen(() => {})).toThrow('still being replaced');
+      isShut();
+      life.backend.releaseOne();
+      await eventually('the next commit', () => life.backend.held === 1 || life.store.durableIndex === 9);
+    }
+    await replaced;
+    expect([life.store.durableIndex, isFlushed]).toEqual([9, true]);
+    isShut();
+    life.store.reopen(() => {
+      expect(shown(life.store.scan('head', at(0), undefined))).toEqual(['5a = 5a', '5b = 5b']);
+      expect(rooms).toBe(0);
+    });
+    expect([life.store.isReadable, life.store.isFull, rooms]).toEqual([true, false, 1]);
+    life.store.put('head', at(10), at(10));
+    life.store.applied(10);
+    life.backend.releaseAll();
+    await life.store.close();
+    expect(inner.count('head')).toBe(3);
+  });
+
+  test('keeps what the member remembers for itself, also what it learns meanwhile', async () => {
+    const inner = new MemoryBackend();
+    const life = new Life(inner);
+    applied(life);
+    life.store.put('local', at(1), at(1));
+    life.backend.releaseAll();
+    await life.store.replace(9, async (commit) => {
+      life.store.put('local', at(2), at(2));
+      await twoRows(commit);
+    });
+    expect(life.store.get('local', at(1))).toEqual(at(1));
+    life.store.reopen(() => {});
+    life.store.applied(10);
+    await life.store.close();
+    expect(shown(inner.scan('local', at(0), undefined))).toEqual(['01 = 01', '02 = 02']);
+  });
+
+  test('is not replaced by an older state, in the middle of an entry, or twice at once', async () => {
+    const life = new Life(new MemoryBackend());
+    applied(life);
+    await expect(life.store.replace(1, twoRows)).rejects.toThrow('cannot be replaced by that at 1');
+    life.store.put('head', at(3), at(3));
+    await expect(life.store.replace(9, twoRows)).rejects.toThrow('middle of an entry');
+    life.store.applied(3);
+    const replaced = life.store.replace(9, twoRows);
+    await expect(life.store.replace(9, twoRows)).rejects.toThrow('cannot be replaced now');
+    life.backend.releaseAll();
+    await replaced;
+  });
+
+  test('that fails half way is the end of the member', async () => {
+    const life = new Life(new MemoryBackend());
+    life.backend.releaseAll();
+    applied(life);
+    const broken = new Error('no such file');
+    const replaced = life.store.replace(9, async (commit) => {
+      await commit({ isReplacement: true, rows: [] });
+      throw broken;
+    });
+    const flushed = life.store.flush();
+    await expect(replaced).rejects.toThrow('no such file');
+    await expect(flushed).rejects.toThrow('could not be replaced');
+    expect(life.causes.map(({ cause }) => cause)).toEqual([broken]);
+    expect(() => life.store.get('head', at(1))).toThrow(refused);
+    await life.store.close();
+  });
+
+  test('that is closed meanwhile leaves the rest to the next start, and nobody fails of it', async () => {
+    const inner = new MemoryBackend();
+    const life = new Life(inner);
+    const replaced = life.store.replace(9, twoRows).catch((error: unknown) => error);
+    await eventually('the first commit', () => life.backend.held === 1);
+    const closed = life.store.close();
+    life.backend.releaseAll();
+    await closed;
+    expect(String(await replaced)).toContain('closed while its state was replaced');
+    expect([inner.count('head'), life.causes.length]).toEqual([1, 0]);
+  });
+});
