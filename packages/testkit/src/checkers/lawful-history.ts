@@ -7,9 +7,10 @@ import {
   type PendingOperation,
   type Request,
   type TxnOperation,
+  type WatchEvent,
   type WatchRequest,
 } from '../history.ts';
-import { EtcdModel, isInside } from './model.ts';
+import { EtcdModel, type Evaluation, isInside } from './model.ts';
 
 /** How the clients of a lawful history behave. */
 export interface LawfulOptions {
@@ -23,13 +24,35 @@ export interface LawfulOptions {
   readonly hasWitness?: boolean;
   /** Puts, gets and deletes of single keys only, and all answered by the present state. */
   readonly isPlain?: boolean;
+  /** Done once, somewhere: the history is not lawful then. */
+  readonly crime?: Crime;
 }
 
 /** A history, and what is true of it. */
 export interface LawfulHistory {
   readonly history: History;
   readonly model: EtcdModel;
+  /** The crime asked for was committed. */
+  readonly isBroken: boolean;
 }
+
+/** What the cluster can do wrong, once, when it is asked to. */
+export const crimes = [
+  'acknowledges a write and does not do it',
+  'acknowledges a write and forgets it later',
+  'does a write twice',
+  'does a write of unknown outcome twice',
+  'does half of a transaction',
+  'calls a write failed and does it',
+  'gives a revision to nothing',
+  'lets a lease run out before its time',
+  'renews a lease that is gone',
+  'leaves a key of a revoked lease',
+  'answers from a compacted revision',
+  'calls a revision compacted that is not',
+] as const;
+
+export type Crime = (typeof crimes)[number];
 
 /**
  * What clients could have seen of a correct cluster, from a seed: operations overlap, answers are lost and lost writes may still be done much later, members
@@ -46,9 +69,15 @@ interface Delivery {
   next: number;
 }
 
+/** By then whoever asked has the answer, and what was asked before has been done. */
+const KNOWN_AFTER = 60;
+
 class LawfulWorld {
   readonly #random: Random;
-  readonly #options: Required<LawfulOptions>;
+  readonly #options: Required<Omit<LawfulOptions, 'crime'>>;
+  readonly #crime: Crime | undefined;
+  /** How many more opportunities are let pass. */
+  #patience: number;
   readonly #model = new EtcdModel({ leases: 'tracked' });
   readonly #recorder = new HistoryRecorder();
   /** What is still to happen, unordered: there is never much of it. */
@@ -58,10 +87,16 @@ class LawfulWorld {
   #now = 0;
   #values = 0;
   #leaseIds = 0;
+  /** That was ever asked for. */
+  #highestCompaction = 0;
+  #knownCompaction = 0;
+  readonly #knownRevoked = new Set<LeaseId>();
   #left: number;
 
   constructor(seed: number, options: LawfulOptions) {
     this.#random = new Random(seed);
+    this.#crime = options.crime;
+    this.#patience = this.#random.below(4);
     this.#options = { clients: 5, keys: 8, unknown: 0.05, watches: 4, hasWitness: true, isPlain: false, ...options };
     this.#left = this.#options.operations;
   }
@@ -73,7 +108,7 @@ class LawfulWorld {
       for (let at = 0; at < this.#options.watches; at++) this.#later(this.#random.below(500), () => this.#openWatch());
     for (let step = this.#nextStep(); step !== undefined; step = this.#nextStep()) step();
     for (const delivery of [...this.#watches]) this.#deliver(delivery, Number.POSITIVE_INFINITY);
-    return { history: this.#recorder.finish(this.#now + 1), model: this.#model };
+    return { history: this.#recorder.finish(this.#now + 1), model: this.#model, isBroken: this.#crime !== undefined && this.#patience < 0 };
   }
 
   #later(delay: number, run: () => void): void {
@@ -92,10 +127,18 @@ class LawfulWorld {
     return step.run;
   }
 
+  /** Whether the crime is to be committed here: asked at every opportunity, and done at one. */
+  #commits(crime: Crime): boolean {
+    return crime === this.#crime && this.#patience >= 0 && --this.#patience < 0;
+  }
+
   /** Some time after it could, and not at once. */
   #expire(): void {
     for (const [id, deadline] of this.#leases) {
-      if (this.#now <= deadline || this.#random.chance(0.9)) continue;
+      // A lease without keys leaves no trace, and one that has almost run out may have.
+      const canBeEarly = this.#now < deadline - 500 && this.#model.keysOfLease(id).size > 0;
+      const isEarly = canBeEarly && this.#random.chance(0.1) && this.#commits('lets a lease run out before its time');
+      if (!isEarly && (this.#now <= deadline || this.#random.chance(0.9))) continue;
       this.#leases.delete(id);
       this.#model.apply({ type: 'leaseRevoke', id });
       this.#told();
@@ -111,7 +154,7 @@ class LawfulWorld {
     if (isLost) {
       // Never done, or done now, or done after the client went on.
       const fate = this.#random.below(3);
-      if (fate > 0) this.#later(fate === 1 ? reaches : reaches + this.#random.below(300), () => this.#do(request));
+      if (fate > 0) this.#later(fate === 1 ? reaches : reaches + this.#random.below(300), () => this.#doUnseen(request));
       this.#later(reaches + returns, () => {
         pending.unknown(this.#now);
         this.#next(client);
@@ -141,13 +184,83 @@ class LawfulWorld {
       if (revision < this.#model.compactRevision) return () => pending.failed(this.#now, 'compacted');
       return () => pending.ok(this.#now, seen, response);
     }
-    const evaluation = this.#do(request);
+    const evaluation = this.#offend(request) ?? this.#do(request);
     const { revision } = this.#model;
     if (evaluation.status === 'failed') return () => pending.failed(this.#now, evaluation.code);
     return () => pending.ok(this.#now, revision, evaluation.response);
   }
 
-  #do(request: Request): ReturnType<EtcdModel['apply']> {
+  #doUnseen(request: Request): void {
+    const { revision } = this.#model;
+    this.#do(request);
+    // What writes no value of its own could have been somebody else's doing.
+    if (
+      request.type === 'put' &&
+      request.value !== '' &&
+      this.#model.revision > revision &&
+      this.#commits('does a write of unknown outcome twice')
+    ) {
+      this.#do(request);
+    }
+  }
+
+  /** The answer to a request that is done wrongly; undefined where it is not. */
+  #offend(request: Request): Evaluation | undefined {
+    const evaluation = this.#model.evaluate(request);
+    if (evaluation.status === 'failed') {
+      if (request.type !== 'range' || request.revision === undefined || evaluation.code !== 'compacted') return undefined;
+      if (request.revision >= this.#knownCompaction || !this.#commits('answers from a compacted revision')) return undefined;
+      return { status: 'ok', response: this.#model.range(request), changes: [] };
+    }
+    const { response, changes } = evaluation;
+    const first = changes[0];
+    if (response.type === 'leaseKeepAlive' && this.#knownRevoked.has((request as { readonly id: LeaseId }).id)) {
+      return this.#commits('renews a lease that is gone') ? { ...evaluation, response: { ...response, ttl: 2 } } : undefined;
+    }
+    if (request.type === 'range' && request.revision !== undefined && request.revision >= this.#model.compactRevision) {
+      return this.#highestCompaction <= request.revision && this.#commits('calls a revision compacted that is not')
+        ? { status: 'failed', code: 'compacted' }
+        : undefined;
+    }
+    if (response.type === 'deleteRange' && first === undefined && this.#commits('gives a revision to nothing'))
+      return this.#does(evaluation, []);
+    if (first === undefined) return undefined;
+    if (response.type === 'leaseRevoke' && this.#commits('leaves a key of a revoked lease'))
+      return this.#does(evaluation, changes.slice(1));
+    if (response.type === 'txn' && changes.length > 1 && this.#commits('does half of a transaction'))
+      return this.#does(evaluation, [first]);
+    if (response.type !== 'put') return undefined;
+    if (this.#commits('acknowledges a write and does not do it')) return this.#does(evaluation, []);
+    if (this.#commits('calls a write failed and does it'))
+      return { ...this.#does(evaluation, changes), status: 'failed', code: 'no-space' };
+    if (this.#commits('does a write twice')) {
+      this.#do(request);
+      return this.#do(request);
+    }
+    if (!this.#commits('acknowledges a write and forgets it later')) return undefined;
+    this.#later(50, () => this.#forget(first.kv.key));
+    return undefined;
+  }
+
+  /** Makes the next revision of these changes, whatever was asked for. */
+  #does(evaluation: Evaluation, changes: readonly WatchEvent[]): Evaluation {
+    this.#model.commit(changes);
+    this.#told();
+    return evaluation;
+  }
+
+  /** The key is as if it had never been written, and nothing tells. */
+  #forget(key: string): void {
+    const known = this.#model.get(key);
+    if (known === undefined || known.lease !== undefined) {
+      this.#patience = 0;
+      return;
+    }
+    const kv = { key, value: '', createRevision: 0, modRevision: this.#model.revision + 1, version: 0 };
+    this.#does({ status: 'failed', code: '' }, [{ type: 'delete', kv }]);
+  }
+
+  #do(request: Request): Evaluation {
     const evaluation = this.#model.apply(request);
     if (evaluation.status === 'ok') {
       if (request.type === 'leaseGrant') this.#leases.set(request.id as LeaseId, this.#now + request.ttl * 1000);
@@ -155,7 +268,12 @@ class LawfulWorld {
         const ttl = (evaluation.response as { readonly ttl: number }).ttl;
         if (ttl > 0) this.#leases.set(request.id, this.#now + ttl * 1000);
       }
-      if (request.type === 'leaseRevoke') this.#leases.delete(request.id);
+      if (request.type === 'leaseRevoke') {
+        this.#leases.delete(request.id);
+        this.#later(KNOWN_AFTER, () => this.#knownRevoked.add(request.id));
+      }
+      if (request.type === 'compact')
+        this.#later(KNOWN_AFTER, () => (this.#knownCompaction = Math.max(this.#knownCompaction, request.revision)));
     }
     this.#told();
     return evaluation;
@@ -174,9 +292,13 @@ class LawfulWorld {
     const face = this.#random.below(100);
     if (face < 60) return this.#operation(false);
     if (face < 75) return this.#txn(0);
-    if (face < 78) return { type: 'compact', revision: Math.max(1, this.#model.revision - this.#random.below(60) + 5) };
+    if (face < 78) {
+      const revision = Math.max(1, this.#model.revision - this.#random.below(60) + 5);
+      this.#highestCompaction = Math.max(this.#highestCompaction, revision);
+      return { type: 'compact', revision };
+    }
     if (face < 84) return { type: 'leaseGrant', id: String(++this.#leaseIds), ttl: 1 + this.#random.below(3) };
-    const id = this.#lease() ?? '1';
+    const id = (this.#random.chance(0.8) ? this.#lease() : undefined) ?? String(1 + this.#random.below(this.#leaseIds + 1));
     if (face < 88) return { type: 'leaseRevoke', id };
     if (face < 96) return { type: 'leaseKeepAlive', id };
     return { type: 'leaseTimeToLive', id };
