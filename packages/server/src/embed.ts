@@ -7,7 +7,7 @@ import { foundCluster } from './apply/founding.ts';
 import { type Doors, openDoors } from './doors.ts';
 import { drainMs, type MemberSettings, settingsOf, settingsProblem } from './limits.ts';
 import { type MemberStorage, openMemberStorage, type StoragePorts } from './member-storage.ts';
-import { type InitialConfig, joinCluster } from './membership/initial-cluster.ts';
+import { InitialClusterError, type InitialConfig, joinCluster, refuseSecondFounding } from './membership/initial-cluster.ts';
 import { checkUrl } from './membership/member-url.ts';
 import type { Fatal, RecoveredLog } from './replica/ports.ts';
 import { type RunningMember, runMember } from './running-member.ts';
@@ -47,6 +47,8 @@ export interface ServerOptions extends Partial<MemberSettings> {
   /** The network between members. Default: sockets on `listenPeers`. */
   readonly peerNetwork?: PeerNetwork;
   readonly storage?: StoragePorts;
+  /** The entries this member can apply, up to this version. Lower than the default it stands for an older release, in tests of clusters of two releases. */
+  readonly entryVersion?: number;
 }
 
 /** A running member. */
@@ -175,6 +177,10 @@ class EmbeddedServer implements ConclaveServer {
     return this.#storage.identity;
   }
 
+  get #entryVersion(): number {
+    return this.#options.entryVersion ?? entryVersion;
+  }
+
   get isLeader(): boolean {
     return this.#member?.replica.isLeader ?? false;
   }
@@ -194,7 +200,7 @@ class EmbeddedServer implements ConclaveServer {
     const { name, peerUrls } = this.#initialConfig();
     const removed = new MemberRemovedError(storage.identity.memberId);
     const onRemoved = (): void => void runtime.timer(removedGraceMs, () => this.#fail(removed), { background: true });
-    const options = { runtime, settings: this.#settings, fatal, name, peerUrls, peerNetwork, onRemoved };
+    const options = { runtime, settings: this.#settings, fatal, name, peerUrls, peerNetwork, onRemoved, entryVersion: this.#entryVersion };
     const member = await runMember({ ...storage, recovered }, options);
     this.#member = member;
     member.replica.start();
@@ -211,10 +217,15 @@ class EmbeddedServer implements ConclaveServer {
   /** Who this member is when it has no data yet. */
   async #firstIdentity(peerNetwork: PeerNetwork | undefined): Promise<MemberStorage['identity']> {
     const config = this.#initialConfig();
-    if (this.#options.initialClusterState !== 'existing') return foundCluster(config).identity;
-    if (peerNetwork === undefined) throw new TypeError('a member that joins a cluster needs listenPeers');
     const others = Object.entries(config.initialCluster).flatMap(([name, urls]) => (name === config.name ? [] : urls));
-    return joinCluster(await peerNetwork.describeCluster(others), config);
+    if (this.#options.initialClusterState !== 'existing') {
+      const { identity } = foundCluster(config);
+      const cluster = others.length === 0 ? undefined : await peerNetwork?.describeCluster(others).catch(() => undefined);
+      if (cluster !== undefined) refuseSecondFounding(cluster, identity);
+      return identity;
+    }
+    if (peerNetwork === undefined) throw new TypeError('a member that joins a cluster needs listenPeers');
+    return joinFirst(peerNetwork, others, config);
   }
 
   /** A founder's log begins with the founders. A crash may have come between the making of the log and this. */
@@ -252,9 +263,15 @@ class EmbeddedServer implements ConclaveServer {
     const clientUrls = [...this.#clientUrls];
     const isKnown = (): boolean => {
       const known = memberTable.get(memberId);
-      return known?.name === this.name && known.clientUrls.join() === clientUrls.join() && known.serverVersion === conclaveVersion;
+      return (
+        known?.name === this.name &&
+        known.clientUrls.join() === clientUrls.join() &&
+        known.entryVersion === this.#entryVersion &&
+        known.serverVersion === conclaveVersion
+      );
     };
-    const body = MemberPublication.encode({ id: memberId, name: this.name, clientUrls, entryVersion, serverVersion: conclaveVersion });
+    const publication = { id: memberId, name: this.name, clientUrls, entryVersion: this.#entryVersion, serverVersion: conclaveVersion };
+    const body = MemberPublication.encode(publication);
     while (!isKnown()) {
       if (this.#hasFailed) await this.failed;
       await Promise.race([this.failed, replica.propose('memberPublish', body)]).catch((error: unknown) => {
@@ -314,6 +331,24 @@ class EmbeddedServer implements ConclaveServer {
     const urls = this.#options.advertise ?? urlsOf(this.#options.listen);
     return urls.map((url) => withBoundPort(url, port));
   }
+}
+
+/** A member that lags does not know of the addition yet: it is enough that one of them does. */
+async function joinFirst(peerNetwork: PeerNetwork, urls: readonly string[], config: InitialConfig): Promise<MemberStorage['identity']> {
+  let problem = new InitialClusterError(
+    'cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs',
+  );
+  for (const url of urls) {
+    const existing = await peerNetwork.describeCluster([url]).catch(() => undefined);
+    if (existing === undefined) continue;
+    try {
+      return joinCluster(existing, config);
+    } catch (error) {
+      if (!(error instanceof InitialClusterError)) throw error;
+      problem = error;
+    }
+  }
+  throw problem;
 }
 
 /** What `listen` or `listenPeers` says, as URLs. */

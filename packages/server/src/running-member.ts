@@ -39,6 +39,7 @@ export interface RunOptions {
   /** What the member is called and where others reach it, for a data dir that does not say. */
   readonly name: string;
   readonly peerUrls: readonly string[];
+  readonly entryVersion: number;
   /** Absent: nobody can reach this member, and it reaches nobody. */
   readonly peerNetwork: PeerNetwork | undefined;
   /** This member learned that the cluster removed it. */
@@ -52,7 +53,7 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
   const mvcc = new Mvcc(store);
   const leases = new LeaseTable(store);
   const members = new MemberTable(store);
-  const applier = new Applier({ store, mvcc, leases, members });
+  const applier = new Applier({ store, mvcc, leases, members, entryVersion: options.entryVersion });
   if (isOlderThanMembers(members, applier.appliedIndex, recovered.entries)) {
     applier.adopt(newMember(memberId, options.name, options.peerUrls));
   }

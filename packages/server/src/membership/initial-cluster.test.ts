@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { checkFounder, type InitialCluster, InitialClusterError, joinCluster } from './initial-cluster.ts';
+import { checkFounder, type InitialCluster, InitialClusterError, joinCluster, refuseSecondFounding } from './initial-cluster.ts';
 
 const url = (port: number): string => `http://127.0.0.1:${port}`;
 
@@ -53,5 +53,24 @@ describe('a member that joins', () => {
     ['URLs that stand twice', 'new', { old: [url(1)], new: [url(1)] }, /has duplicate url$/],
   ])('is refused with %s', (_, name, initialCluster: InitialCluster, message) => {
     expect(() => join(name, initialCluster)).toThrow(message);
+  });
+});
+
+describe('a founder without data', () => {
+  const member = (clientUrls: string[]) => ({ id: 10n, clientUrls });
+  const founder = { memberId: 10n, clusterId: 7n };
+
+  it('is refused by the cluster that it has already been part of', () => {
+    expect(() => refuseSecondFounding({ clusterId: 7n, members: [member([url(1)])] }, founder)).toThrow(
+      'member a has already been bootstrapped',
+    );
+  });
+
+  it.each([
+    ['that it has not joined yet', { clusterId: 7n, members: [member([])] }],
+    ['of another id', { clusterId: 8n, members: [member([url(1)])] }],
+    ['that has no member of its id', { clusterId: 7n, members: [{ id: 11n, clientUrls: [url(1)] }] }],
+  ])('may begin beside a cluster %s', (_, existing) => {
+    expect(() => refuseSecondFounding(existing, founder)).not.toThrow();
   });
 });

@@ -67,6 +67,20 @@ export function joinCluster(
   return { memberId: self.id, clusterId: existing.clusterId };
 }
 
+/**
+ * A founder without data that its cluster already knows has lost what it promised: it must not begin anew under its old id.
+ *
+ * @throws InitialClusterError
+ */
+export function refuseSecondFounding(
+  existing: { readonly clusterId: bigint; readonly members: readonly Pick<ClusterMember, 'id' | 'clientUrls'>[] },
+  founder: { readonly memberId: bigint; readonly clusterId: bigint },
+): void {
+  const known = existing.clusterId === founder.clusterId ? existing.members.find(({ id }) => id === founder.memberId) : undefined;
+  if (known === undefined || known.clientUrls.length === 0) return;
+  throw new InitialClusterError(`member ${founder.memberId.toString(16)} has already been bootstrapped`);
+}
+
 function checkLocal(name: string, initialCluster: InitialCluster): readonly string[] {
   const urls = Object.values(initialCluster).flat();
   for (const url of urls) checkInitialUrl(url);
