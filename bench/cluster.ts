@@ -37,6 +37,8 @@ const orders: readonly (readonly [WorkloadName, readonly Place[]])[] = [
   ['get-serializable', ['follower']],
 ];
 const attemptsMax = 5;
+/** Before a workload is measured: what is compared are servers that have been running for a while, whatever compiles their code, and when. */
+const warmUpMs = 3_000;
 
 /** Three members each, as processes of one machine; all requests go to one member, by our SDK. */
 export async function benchCluster(options: ClusterBenchOptions): Promise<readonly Row[]> {
@@ -50,6 +52,7 @@ export async function benchCluster(options: ClusterBenchOptions): Promise<readon
   for (const [workload, places] of orders) {
     if (only !== '' && workload !== only) continue;
     for (const place of places) {
+      for (const side of [ours, theirs]) await side.measure(place, { workload, inFlight: 64, ms: warmUpMs });
       for (const inFlight of concurrencies) {
         const row = { workload, place, inFlight, ours: [] as Measured[], theirs: [] as Measured[] };
         for (let round = 0; round < rounds; round += 1) {
