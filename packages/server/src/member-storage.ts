@@ -74,15 +74,19 @@ async function inMemory(options: MemberStorageOptions): Promise<MemberStorage> {
   const identity = await options.founder();
   const { clusterId } = identity;
   const place = new SnapshotMemory(clusterId);
+  const snapshots = new StateSnapshots({ runtime, clusterId, store, backend, place, summarize, batchBytes: batchBytesOf(options) });
   return {
     identity,
     log: new MemoryLog(),
     recovered: { hardState: undefined, entries: [] },
     store,
-    snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place, summarize, batchBytes: batchBytesOf(options) }),
+    snapshots,
     memory: new StoredLocalMemory(store, incarnation),
     setHasPeers: () => undefined,
-    close: () => store.close(),
+    async close() {
+      await snapshots.close();
+      await store.close();
+    },
   };
 }
 
@@ -102,7 +106,7 @@ async function onDisk(options: MemberStorageOptions, path: string): Promise<Memb
     const backend = openBackend(options, () => new LmdbBackend({ path: place.statePath, runtime }));
     opened = backend;
     const member = await openInPlace({ ...options, fatal }, place, backend);
-    opened = member.store;
+    opened = member;
     return { ...member, close };
   } catch (error) {
     await close();
@@ -110,7 +114,7 @@ async function onDisk(options: MemberStorageOptions, path: string): Promise<Memb
   }
 }
 
-async function openInPlace(options: MemberStorageOptions, place: Place, backend: Backend): Promise<Omit<MemberStorage, 'close'>> {
+async function openInPlace(options: MemberStorageOptions, place: Place, backend: Backend): Promise<MemberStorage> {
   const { runtime } = options;
   const { disk, walPath, snapshotPath } = place;
   const incarnation = await countStart(backend);
@@ -130,14 +134,19 @@ async function openInPlace(options: MemberStorageOptions, place: Place, backend:
       await files.removeUpTo(snapshot.index);
     }
     const store = openStore(options, backend);
+    const snapshots = new StateSnapshots({ runtime, clusterId, store, backend, place: files, summarize, batchBytes });
     return {
       identity,
       log: wal,
       recovered,
       store,
-      snapshots: new StateSnapshots({ runtime, clusterId, store, backend, place: files, summarize, batchBytes }),
+      snapshots,
       memory: new StoredLocalMemory(store, incarnation),
       setHasPeers: (hasPeers) => place.setHasPeers(hasPeers),
+      async close() {
+        await snapshots.close();
+        await store.close();
+      },
     };
   } catch (error) {
     await wal.close();

@@ -1,10 +1,9 @@
 import { dirname, join } from 'node:path';
 import type { SnapshotMeta } from '@conclave/raft';
-import type { SnapshotWriter } from '../../replica/ports.ts';
 import type { Disk, DiskFile } from '../disk.ts';
 import { SnapshotCorruptionError } from '../storage-error.ts';
 import { anyChunkBytesMax } from './snapshot-format.ts';
-import type { SnapshotPlace, SnapshotPoint } from './snapshot-place.ts';
+import type { SnapshotPlace, SnapshotPoint, StoredSnapshotWriter } from './snapshot-place.ts';
 import { SnapshotVerifier } from './snapshot-verifier.ts';
 
 /**
@@ -41,7 +40,7 @@ export class SnapshotFiles implements SnapshotPlace {
     return files;
   }
 
-  async receive(snapshot: SnapshotMeta, id: number): Promise<SnapshotWriter> {
+  async receive(snapshot: SnapshotMeta, id: number): Promise<StoredSnapshotWriter> {
     const name = `${baseOf(snapshot)}-${hex(id)}${part}`;
     await this.#remove((other) => other.endsWith(part) && other !== name);
     const path = join(this.#dir, name);
@@ -95,7 +94,7 @@ interface PartFileOptions {
 }
 
 /** A snapshot on its way in. Every chunk is verified and durable when its write resolves. */
-class PartFile implements SnapshotWriter {
+class PartFile implements StoredSnapshotWriter {
   readonly #options: PartFileOptions;
   readonly #verifier: SnapshotVerifier;
   /** End of what was taken. */
@@ -149,7 +148,7 @@ class PartFile implements SnapshotWriter {
     this.#verify(() => {
       if (!this.#verifier.isComplete) throw new Error('its end is missing');
     });
-    await this.#close();
+    await this.close();
     const { disk, dir, name, snapshot } = this.#options;
     // The name is durable before the log says that there is this snapshot.
     await disk.rename(join(dir, name), join(dir, nameOf(snapshot)));
@@ -158,15 +157,16 @@ class PartFile implements SnapshotWriter {
 
   async abandon(): Promise<void> {
     if (this.#isClosed) return;
-    await this.#writes.catch(() => {
-      // Told to whoever wrote.
-    });
-    await this.#close();
+    await this.close();
     await this.#options.disk.unlink(join(this.#options.dir, this.#options.name));
   }
 
-  async #close(): Promise<void> {
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
     this.#isClosed = true;
+    await this.#writes.catch(() => {
+      // Told to whoever wrote.
+    });
     await this.#options.file.close();
   }
 

@@ -1,7 +1,6 @@
 import type { SnapshotMeta } from '@conclave/raft';
-import type { SnapshotWriter } from '../../replica/ports.ts';
 import { SnapshotCorruptionError } from '../storage-error.ts';
-import type { SnapshotPlace, SnapshotPoint } from './snapshot-place.ts';
+import type { SnapshotPlace, SnapshotPoint, StoredSnapshotWriter } from './snapshot-place.ts';
 import { SnapshotVerifier } from './snapshot-verifier.ts';
 
 /** Received snapshots of a member that lives in memory only. */
@@ -13,7 +12,7 @@ export class SnapshotMemory implements SnapshotPlace {
     this.#clusterId = clusterId;
   }
 
-  async receive(snapshot: SnapshotMeta, _id: number): Promise<SnapshotWriter> {
+  async receive(snapshot: SnapshotMeta, _id: number): Promise<StoredSnapshotWriter> {
     const verifier = new SnapshotVerifier({ ...snapshot, clusterId: this.#clusterId });
     const place = this.describe(snapshot);
     const chunks: Uint8Array[] = [];
@@ -42,6 +41,7 @@ export class SnapshotMemory implements SnapshotPlace {
       async abandon() {
         chunks.length = 0;
       },
+      async close() {},
     };
   }
 

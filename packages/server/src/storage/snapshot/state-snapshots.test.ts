@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, TxnRequest } from '@conclave/protocol';
-import { SimulatedDisk } from '@conclave/testing';
+import { SimulatedDisk, VirtualRuntime } from '@conclave/testing';
 import { systemRuntime } from '@conclave/wire';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Applier } from '../../apply/apply.ts';
@@ -299,6 +299,52 @@ describe('receiving', () => {
     await second.abandon();
     expect(disk.names('/data/snap')).toEqual([]);
     expect((await receiver.snapshots.receive(reader.snapshot, 2)).next).toBe(0);
+  });
+});
+
+describe('several at once', () => {
+  test('one that comes while another ends or is given up meets nothing that is left of it', async () => {
+    await using sender = await Member.open(new MemoryBackend());
+    fill(sender);
+    const reader = await sender.snapshots.open();
+    const chunks = await chunksOf(reader);
+    for (const end of ['finish', 'abandon'] as const) {
+      for (const id of [reader.id, reader.id + 1]) {
+        const runtime = new VirtualRuntime();
+        const disk = new SimulatedDisk({ runtime, latencyMs: () => 1 });
+        await runtime.run(
+          (async () => {
+            await using receiver = await Member.open(new MemoryBackend(), disk);
+            const first = await receive(receiver, reader, chunks);
+            const ended = first[end]();
+            const second = await receiver.snapshots.receive(reader.snapshot, id);
+            expect(second.next).toBe(0);
+            for (const chunk of chunks) await second.write(chunk);
+            await second.finish();
+            await ended;
+            await receiver.snapshots.restore(reader.snapshot);
+            receiver.applier.reload();
+            expect(rowsOf(receiver.backend)).toEqual(rowsOf(sender.backend));
+            expect(disk.names('/data/snap')).toEqual([]);
+          })(),
+        );
+      }
+    }
+  });
+
+  test('closing lets go of one on its way, and the next start goes on with it', async () => {
+    await using sender = await Member.open(new MemoryBackend());
+    fill(sender);
+    const reader = await sender.snapshots.open();
+    const chunks = await chunksOf(reader);
+    const disk = new SimulatedDisk();
+    const backend = new MemoryBackend();
+    {
+      await using receiver = await Member.open(backend, disk);
+      await receive(receiver, reader, chunks.slice(0, 3));
+    }
+    await using receiver = await Member.open(backend, disk);
+    expect((await receiver.snapshots.receive(reader.snapshot, reader.id)).next).toBe(3);
   });
 });
 

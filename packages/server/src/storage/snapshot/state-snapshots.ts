@@ -4,7 +4,7 @@ import type { SnapshotReader, Snapshots, SnapshotWriter } from '../../replica/po
 import type { Backend, BackendView } from '../backend/backend.ts';
 import { type BufferedStore, durableIndexOf } from '../backend/buffered-store.ts';
 import { restoreState, type Summarize } from './restore.ts';
-import type { SnapshotPlace, SnapshotPoint } from './snapshot-place.ts';
+import type { SnapshotPlace, SnapshotPoint, StoredSnapshotWriter } from './snapshot-place.ts';
 import { StateReader } from './state-reader.ts';
 
 export interface StateSnapshotsOptions {
@@ -20,17 +20,12 @@ export interface StateSnapshotsOptions {
   readonly batchBytes: number;
 }
 
-interface Reception extends SnapshotPoint {
-  readonly id: number;
-  readonly writer: SnapshotWriter;
-}
-
 /** Snapshots of a member's applied state: its own, for others to have, and those of others that take its place. DESIGN.md tells their life. */
 export class StateSnapshots implements Snapshots {
   readonly #options: StateSnapshotsOptions;
   #reception: Reception | undefined;
-  /** The receptions asked for so far, each after the one before: they share a folder. */
-  #receiving: Promise<unknown> = Promise.resolve();
+  /** What is done to received snapshots is done one after the other: they share a folder, and a new one must not meet what is left of another. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: StateSnapshotsOptions) {
     this.#options = options;
@@ -52,31 +47,45 @@ export class StateSnapshots implements Snapshots {
   }
 
   receive(snapshot: SnapshotMeta, id: number): Promise<SnapshotWriter> {
-    const received = this.#receiving.then(() => this.#receive(snapshot, id));
-    this.#receiving = received.catch(() => {
-      // Told to whoever asked.
-    });
-    return received;
+    return this.#inTurn(() => this.#receive(snapshot, id));
   }
 
   async restore({ index, term }: SnapshotPoint): Promise<void> {
     const { store, place } = this.#options;
     await store.replace(index, (commit) => restoreState({ ...this.#options, point: { index, term }, commit }));
-    await place.removeUpTo(index);
+    await this.#inTurn(() => place.removeUpTo(index));
+  }
+
+  /** Lets go of what is coming in; it may be continued after the next start. */
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#reception?.writer.close();
+      this.#reception = undefined;
+    });
   }
 
   async #receive(snapshot: SnapshotMeta, id: number): Promise<SnapshotWriter> {
-    const { index, term } = snapshot;
     const before = this.#reception;
-    if (before?.id === id && before.index === index && before.term === term) return before.writer;
-    await before?.writer.abandon();
+    if (before?.isOf(snapshot, id)) return before;
     this.#reception = undefined;
+    await before?.writer.abandon();
     const writer = await this.#options.place.receive(snapshot, id);
-    const ended = (): void => {
-      if (this.#reception?.writer === writer) this.#reception = undefined;
-    };
-    this.#reception = { index, term, id, writer: untilEnded(writer, ended) };
-    return this.#reception.writer;
+    const reception = new Reception(snapshot, id, writer, (work) =>
+      this.#inTurn(async () => {
+        if (this.#reception === reception) this.#reception = undefined;
+        await work();
+      }),
+    );
+    this.#reception = reception;
+    return reception;
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work);
+    this.#last = done.catch(() => {
+      // Told to whoever asked for it.
+    });
+    return done;
   }
 
   #summaryOf(view: BackendView): SnapshotMeta & ReturnType<Summarize> {
@@ -86,20 +95,37 @@ export class StateSnapshots implements Snapshots {
   }
 }
 
-/** The same writer, with a word when it has ended. */
-function untilEnded(writer: SnapshotWriter, ended: () => void): SnapshotWriter {
-  return {
-    get next() {
-      return writer.next;
-    },
-    write: (chunk) => writer.write(chunk),
-    async finish() {
-      await writer.finish();
-      ended();
-    },
-    async abandon() {
-      ended();
-      await writer.abandon();
-    },
-  };
+/** One snapshot that comes in. Its end waits for its turn. */
+class Reception implements SnapshotWriter {
+  readonly writer: StoredSnapshotWriter;
+  readonly #snapshot: SnapshotMeta;
+  readonly #id: number;
+  readonly #end: (work: () => Promise<void>) => Promise<void>;
+
+  constructor(snapshot: SnapshotMeta, id: number, writer: StoredSnapshotWriter, end: (work: () => Promise<void>) => Promise<void>) {
+    this.writer = writer;
+    this.#snapshot = snapshot;
+    this.#id = id;
+    this.#end = end;
+  }
+
+  isOf({ index, term }: SnapshotMeta, id: number): boolean {
+    return this.#id === id && this.#snapshot.index === index && this.#snapshot.term === term;
+  }
+
+  get next(): number {
+    return this.writer.next;
+  }
+
+  write(chunk: Uint8Array): Promise<void> {
+    return this.writer.write(chunk);
+  }
+
+  finish(): Promise<void> {
+    return this.#end(() => this.writer.finish());
+  }
+
+  abandon(): Promise<void> {
+    return this.#end(() => this.writer.abandon());
+  }
 }
