@@ -6,7 +6,7 @@ import type { MembershipChange, ReplicaOptions } from '../src/replica/options.ts
 import type { PeerEvent, PeerFrame, PeerPacket, Peers } from '../src/replica/ports.ts';
 import { Replica } from '../src/replica/replica.ts';
 import { decodePacket, encodePacket } from '../src/transport/peer-codec.ts';
-import { type DiskImage, emptyDisk, emptyState, Machine, ReplicaDisk, StateSnapshots } from './replica-disk.ts';
+import { type DiskImage, emptyDisk, foundingDisk, Machine, ReplicaDisk, StateSnapshots } from './replica-disk.ts';
 
 /** What the way from one member to another does. */
 export interface LinkFaults {
@@ -57,15 +57,15 @@ export class ReplicaCluster {
     this.#options = options;
     const error: Logger['error'] = (_fields, sentence) => this.errors.push(sentence);
     this.runtime = new VirtualRuntime({ seed, log: { debug() {}, info() {}, warn() {}, error } });
-    const voters = Array.from({ length: size }, (_, at) => BigInt(at + 1));
-    for (const id of voters) this.#disks.set(id, emptyDisk({ ...emptyState, confState: { voters, learners: [] } }));
+    const founders = Array.from({ length: size }, (_, at) => BigInt(at + 1));
+    for (const id of founders) this.#disks.set(id, foundingDisk(founders));
   }
 
-  /** Starts all founders, and waits for a leader. */
+  /** Starts all founders, and waits until they follow a leader. */
   static async started(options: ClusterOptions = {}): Promise<ReplicaCluster> {
     const cluster = new ReplicaCluster(options);
     for (const id of cluster.#disks.keys()) cluster.start(id);
-    await cluster.leader();
+    await cluster.settle();
     return cluster;
   }
 
@@ -73,7 +73,7 @@ export class ReplicaCluster {
 
   /** A new one begins with nothing: it learns from its leader what the cluster is. */
   start(id: MemberId): Member {
-    const disk = new ReplicaDisk(this.runtime, this.#disks.get(id) ?? emptyDisk(emptyState));
+    const disk = new ReplicaDisk(this.runtime, this.#disks.get(id) ?? emptyDisk);
     const machine = new Machine(disk);
     const snapshots = new StateSnapshots(this.runtime, disk, machine);
     const failures: Error[] = [];
@@ -159,13 +159,13 @@ export class ReplicaCluster {
     return this.member(id).replica.proposeMembership(change, kind, new Uint8Array(0));
   }
 
-  /** Waits until all that run have applied the same, everything that is committed. */
+  /** Waits until all that run follow one leader and have applied the same, everything that is committed. */
   async settle(): Promise<void> {
-    const indexes = (): Set<number> => new Set([...this.members.values()].map(({ replica }) => replica.appliedIndex));
-    await this.leader();
     await this.runtime.runUntil(() => {
-      const commit = Math.max(...[...this.members.values()].map(({ replica }) => replica.committedIndex));
-      return indexes().size === 1 && indexes().has(commit);
+      const replicas = [...this.members.values()].map(({ replica }) => replica);
+      const leader = replicas.find(({ isLeader }) => isLeader);
+      if (leader === undefined || this.member(leader.id).machine.appliedTerm !== leader.term) return false;
+      return replicas.every((replica) => replica.leader === leader.id && replica.appliedIndex === leader.committedIndex);
     });
   }
 
@@ -203,7 +203,8 @@ export class ReplicaCluster {
     const frames = packet.frames.filter((frame) => this.passes(frame, packet));
     const { from, to } = packet;
     const { isCut, loss, duplication, delayMs } = { ...this.faults, ...this.#links.get(`${from}>${to}`) };
-    if (frames.length === 0 || isCut || this.runtime.random() < loss) return;
+    if (frames.length < packet.frames.length && frames.length === 0) return;
+    if (isCut || this.runtime.random() < loss) return;
     const bytes = encodePacket({ ...packet, frames });
     const [least, most] = delayMs;
     for (let copies = this.runtime.random() < duplication ? 2 : 1; copies > 0; copies--) {

@@ -3,9 +3,17 @@
  * peers. Nothing here is real but the contracts of `replica/ports.ts`.
  */
 import { LeaseGrantRequest, LeaseRevokeRequest } from '@conclave/protocol';
-import type { ConfChange, ConfState, Entry, HardState, MemberId, SnapshotMeta } from '@conclave/raft';
+import {
+  type ConfChange,
+  type ConfState,
+  type Entry,
+  encodeConfChange,
+  type HardState,
+  type MemberId,
+  type SnapshotMeta,
+} from '@conclave/raft';
 import type { VirtualRuntime } from '@conclave/testing';
-import type { LoggedRequest } from '../src/apply/entry.ts';
+import { encodeEntry, type LoggedRequest } from '../src/apply/entry.ts';
 import type {
   LeaseListener,
   LeaseTable,
@@ -31,7 +39,7 @@ export interface State {
   readonly leases: ReadonlyMap<bigint, number>;
 }
 
-export const emptyState: State = {
+const emptyState: State = {
   index: 0,
   term: 0,
   confState: { voters: [], learners: [] },
@@ -52,8 +60,33 @@ export interface DiskImage {
   readonly marks: ReadonlyMap<MemberId, PeerMark>;
 }
 
-export function emptyDisk(state: State): DiskImage {
-  return { hardState: undefined, entries: [], marker: undefined, state, received: new Map(), incarnation: 0, marks: new Map() };
+export const emptyDisk: DiskImage = {
+  hardState: undefined,
+  entries: [],
+  marker: undefined,
+  state: emptyState,
+  received: new Map(),
+  incarnation: 0,
+  marks: new Map(),
+};
+
+/** A founder's: the members stand in its log. */
+export function foundingDisk(founders: readonly MemberId[]): DiskImage {
+  const entries = founders.map((member, at): Entry => {
+    const request = {
+      kind: 'memberAdd',
+      member: 0n,
+      epoch: 0,
+      counter: 0,
+      term: 1,
+      user: '',
+      authRevision: 0,
+      body: new Uint8Array(0),
+    } as const;
+    const data = encodeConfChange({ type: 'addVoter', member, context: encodeEntry(request) });
+    return { term: 1, index: at + 1, type: 'confChange', data };
+  });
+  return { ...emptyDisk, entries, hardState: { term: 1, vote: 0n, commit: entries.length } };
 }
 
 /** Milliseconds that a write takes. */

@@ -30,6 +30,11 @@ export class Outbox {
     for (const message of messages) this.add(message.to, { kind: 'raft', message });
   }
 
+  /** A packet for this member, though there is nothing to say but how the sender is. */
+  greet(to: MemberId): void {
+    if (!this.#frames.has(to)) this.#frames.set(to, []);
+  }
+
   flush(): void {
     if (this.#frames.size === 0) return;
     const { peers, vitals, isRefused } = this.#options;

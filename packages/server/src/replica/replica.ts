@@ -40,8 +40,14 @@ import { type Write, Writes } from './writes.ts';
 const sliceMs = 2;
 /** etcd's: five seconds for a slow disk, and two elections. */
 const requestTimeoutBaseMs = 5000;
-/** Election timeouts for which a member that applied its own removal goes on: whoever has not learned of it may still need its vote. */
+/**
+ * Election timeouts for which a member that learned of its own removal goes on: whoever has not learned of it may still need its vote, and who asked
+ * for it here is still to be answered.
+ */
 const farewellTimeouts = 2;
+
+/** Each member hears from each other at least this often, in ticks. */
+const greetingTicks = 5;
 
 type State = 'new' | 'running' | 'stopping' | 'stopped';
 
@@ -90,6 +96,7 @@ export class Replica<R> {
   /** Applied since entries were last forgotten. */
   #newEntries = 0;
   #newBytes = 0;
+  #ticks = 0;
   /** Until this member, removed, leaves; undefined: it stays. */
   #farewellTicks: number | undefined;
   #hasLeft = false;
@@ -201,6 +208,7 @@ export class Replica<R> {
     this.#ticker.start();
     this.#drive(() => {
       if (this.#isRemoved(this.id)) this.#leave();
+      else this.#greet();
       this.#campaignAlone();
     });
   }
@@ -388,6 +396,10 @@ export class Replica<R> {
     this.#snapshotsOut?.end();
     this.#snapshotsIn?.end();
     this.#onIdle?.();
+  }
+
+  #sayFarewell(): void {
+    this.#farewellTicks ??= farewellTimeouts * (this.#options.electionTicks ?? 10);
   }
 
   /** This member is none any more. */
@@ -675,13 +687,21 @@ export class Replica<R> {
         this.#calls.answered(from, frame);
         break;
       case 'removed':
-        this.#leave();
+        this.#sayFarewell();
         break;
     }
   }
 
+  /** Followers have nothing to say to each other. Without this they would not notice that one came back with less than it had. */
+  #greet(): void {
+    const { voters, learners } = this.#raft.confState;
+    for (const member of [...voters, ...learners]) if (member !== this.id) this.#outbox.greet(member);
+  }
+
   #tick(): void {
     if (!this.#hasLeft) this.#raft.tick();
+    if (!this.#hasLeft && this.#ticks % greetingTicks === 0) this.#greet();
+    this.#ticks += 1;
     this.#proposals.expire();
     this.#reads.expire();
     this.#reads.askAgain();

@@ -160,6 +160,13 @@ describe('members over TCP', () => {
     expect(numbersOf(b.packets, 'appendEntries')).toEqual([5]);
   });
 
+  test('a packet without frames arrives too: it says how its sender is', async () => {
+    const [a, b] = await pair();
+    a.peers.send(packetOf(1n, 2n));
+    await eventually('it', () => b.packets.length === 1);
+    expect(b.packets[0]).toEqual(packetOf(1n, 2n));
+  });
+
   test('60 MiB under way delay no heartbeat', async () => {
     const [a, b] = await pair();
     await reaches(a, b);

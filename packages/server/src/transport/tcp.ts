@@ -103,7 +103,8 @@ class OpenPeers implements TcpPeers {
       return;
     }
     const bulk = packet.frames.filter(isBulk);
-    if (bulk.length < packet.frames.length) {
+    // A packet without frames says how its sender is.
+    if (bulk.length < packet.frames.length || packet.frames.length === 0) {
       sendOn(lanes.control, bulk.length === 0 ? packet : { ...packet, frames: packet.frames.filter((frame) => !isBulk(frame)) });
     }
     if (bulk.length > 0) sendOn(lanes.bulk, bulk.length === packet.frames.length ? packet : { ...packet, frames: bulk });
