@@ -118,7 +118,17 @@ function live(list: readonly (string | { keeps: number })[], isHonest: boolean):
     else if (what === 'campaign') raft.campaign();
     else if (what === 'heartbeat') raft.step({ type: 'heartbeat', from: 2n, to: 1n, term: raft.term + 1, leaderCommit: 0, round: 1 });
     else if (what === 'vote')
-      raft.step({ type: 'requestVote', from: 2n, to: 1n, term: raft.term + 1, lastLogIndex: 0, lastLogTerm: 0, leadershipTransfer: true, commitIndex: 0, commitTerm: 0 });
+      raft.step({
+        type: 'requestVote',
+        from: 2n,
+        to: 1n,
+        term: raft.term + 1,
+        lastLogIndex: 0,
+        lastLogTerm: 0,
+        leadershipTransfer: true,
+        commitIndex: 0,
+        commitTerm: 0,
+      });
     else if (what === 'compact') raft.compact(raft.status().appliedIndex - 1);
     else if (what === 'work') member.work();
     else if (what === 'ready') member.ready();
