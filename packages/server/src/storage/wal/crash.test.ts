@@ -3,6 +3,7 @@ import { type CrashPolicy, Random, type SectorFate, SimulatedDisk, type Simulate
 import { describe, expect, test } from 'vitest';
 import type { LogBatch } from '../../replica/ports.ts';
 import { CorruptionError } from '../storage-error.ts';
+import type { SnapshotPoint } from './log-record.ts';
 import { type OpenedWal, openWal, type RecoveredWal } from './open.ts';
 import type { Wal } from './wal.ts';
 
@@ -16,7 +17,7 @@ const segmentBytes = { first: 16 * 1024, max: 32 * 1024 };
  */
 class History {
   /** The state after each record, the first one before any. */
-  #states: LogState[] = [{ entries: [], term: 0, vote: 0n, commit: 0 }];
+  #states: LogState[] = [{ base: startOfLog, entries: [], term: 0, vote: 0n, commit: 0 }];
   readonly #descriptions = new Map<string, string>();
   #acknowledged = 0;
   #beforeLastBatch = 0;
@@ -28,7 +29,7 @@ class History {
   }
 
   get lastIndex(): number {
-    return this.last.entries.at(-1)?.index ?? 0;
+    return lastOf(this.last).index;
   }
 
   /** How many records were appended so far. */
@@ -45,6 +46,11 @@ class History {
     return this.#states[this.#acknowledged]!.commit;
   }
 
+  /** The backend goes on, to `behind` entries before what is durably committed; and from before a snapshot only to its end. */
+  goOn(behind: number): void {
+    this.applied = Math.max(this.applied, this.durableCommit - behind, this.#states[this.#acknowledged]!.base.index);
+  }
+
   /** How many records there were before the last batch: a log whose last batch is damaged may be cut there. */
   get beforeLastBatch(): number {
     return this.#beforeLastBatch;
@@ -52,9 +58,10 @@ class History {
 
   add(batch: LogBatch): void {
     this.#beforeLastBatch = this.records;
+    if (batch.snapshot !== undefined) this.#states.push({ ...this.last, base: batch.snapshot, entries: [] });
     for (const entry of batch.entries) {
-      const entries = [...this.last.entries.slice(0, entry.index - 1), entry];
-      this.#states.push({ ...this.last, entries });
+      const { base, entries } = this.last;
+      this.#states.push({ ...this.last, entries: [...entries.slice(0, entry.index - 1 - base.index), entry] });
     }
     if (batch.hardState !== undefined) this.#states.push({ ...this.last, ...batch.hardState });
   }
@@ -65,7 +72,7 @@ class History {
 
   /** Which of the states allowed was recovered; -1 for one that is not allowed. */
   find(recovered: RecoveredWal, acknowledged: number = this.#acknowledged): number {
-    const found = describeLog(recovered.entries, recovered.hardState);
+    const found = describeRecovered(recovered);
     for (let m = this.records; m >= acknowledged; m--) {
       if (this.#describe(m) === found) return m;
     }
@@ -83,7 +90,7 @@ class History {
   continueFrom(m: number): void {
     this.#states.length = m + 1;
     const state = this.last;
-    const term = Math.max(state.term, state.entries.at(-1)?.term ?? 0);
+    const term = Math.max(state.term, lastOf(state).term);
     this.#states[m] = { ...state, term, vote: term > state.term ? 0n : state.vote };
     this.#acknowledged = m;
     this.#descriptions.clear();
@@ -91,45 +98,67 @@ class History {
 }
 
 interface LogState extends HardState {
+  /** What the newest snapshot covers; entries follow it. */
+  readonly base: SnapshotPoint;
   readonly entries: readonly Entry[];
 }
 
-function describeState(state: LogState, applied: number): string {
-  const term = Math.max(state.term, state.entries.at(-1)?.term ?? 0);
-  const vote = term > state.term ? 0n : state.vote;
-  return describeLog(
-    state.entries.filter(({ index }) => index > applied),
-    { term, vote, commit: state.commit },
-  );
+const startOfLog: SnapshotPoint = { index: 0, term: 0 };
+
+function lastOf({ base, entries }: LogState): SnapshotPoint {
+  return entries.at(-1) ?? base;
 }
 
-function describeLog(entries: readonly Entry[], hardState: HardState = { term: 0, vote: 0n, commit: 0 }): string {
+function describeState(state: LogState, applied: number): string {
+  const { base, entries, commit } = state;
+  const term = Math.max(state.term, lastOf(state).term);
+  const vote = term > state.term ? 0n : state.vote;
+  const above = entries.filter(({ index }) => index > applied);
+  return describeLog(base.index > applied ? base : undefined, above, { term, vote, commit });
+}
+
+function describeRecovered({ snapshot, entries, hardState }: RecoveredWal): string {
+  return describeLog(snapshot, entries, hardState);
+}
+
+function describeLog(
+  snapshot: SnapshotPoint | undefined,
+  entries: readonly Entry[],
+  hardState: HardState = { term: 0, vote: 0n, commit: 0 },
+): string {
   const { term, vote, commit } = hardState;
   const texts = entries.map((entry) => `${entry.index}/${entry.term}/${entry.type}/${Buffer.from(entry.data).toString('base64')}`);
-  return `${term} ${vote} ${commit} ${texts.join(' ')}`;
+  const base = snapshot === undefined ? '' : `snapshot ${snapshot.index}/${snapshot.term} `;
+  return `${term} ${vote} ${commit} ${base}${texts.join(' ')}`;
 }
 
 /** For comparing: matchers walk byte arrays element by element. */
-function textOf({ entries, hardState, firstIndex }: RecoveredWal): string {
-  return `${firstIndex} ${describeLog(entries, hardState)}`;
+function textOf(recovered: RecoveredWal): string {
+  return `${recovered.firstIndex} ${describeRecovered(recovered)}`;
 }
 
-/** A batch that raft could have made: sometimes a new term, sometimes replacing entries that are not committed. */
+/** A batch that raft could have made: sometimes a new term, sometimes replacing entries that are not committed, sometimes with a snapshot for all before. */
 function randomBatch(history: History, random: Random): LogBatch {
   const { term, vote, commit } = history.last;
   const newTerm = term + (term === 0 || random.chance(0.1) ? 1 : 0);
-  const first = newTerm > term ? commit + 1 + random.below(history.lastIndex - commit + 1) : history.lastIndex + 1;
+  // It may end before entries that were never committed, or far behind all that this member has.
+  const snapshot = random.chance(0.06)
+    ? { index: commit + 1 + random.below(2 * (history.lastIndex - commit) + 5), term: newTerm }
+    : undefined;
+  const lastIndex = snapshot?.index ?? history.lastIndex;
+  const known = snapshot?.index ?? commit;
+  const first = snapshot === undefined && newTerm > term ? commit + 1 + random.below(lastIndex - commit + 1) : lastIndex + 1;
   const count = random.pick([0, 1, 1, 2, 4]);
   const entries = Array.from({ length: count }, (_, at): Entry => {
     const data = random.bytes(random.pick([0, 10, 100, 300, random.below(3_000)]));
     return { index: first + at, term: newTerm, type: random.chance(0.05) ? 'confChange' : 'normal', data };
   });
-  const last = count > 0 ? first + count - 1 : history.lastIndex;
+  const last = count > 0 ? first + count - 1 : lastIndex;
   // Often everything: then a segment may be all that is needed as soon as its first batch is written.
-  const newCommit = random.chance(0.6) ? last : commit + random.below(last - commit + 1);
-  const needsHardState = newTerm > term || count === 0 || random.chance(0.3);
+  const newCommit = random.chance(0.6) ? last : known + random.below(last - known + 1);
+  const needsHardState = snapshot !== undefined || newTerm > term || count === 0 || random.chance(0.3);
   const newVote = newTerm > term ? BigInt(random.below(4)) : vote;
-  return { entries, hardState: needsHardState ? { term: newTerm, vote: newVote, commit: newCommit } : undefined };
+  return { entries, hardState: needsHardState ? { term: newTerm, vote: newVote, commit: newCommit } : undefined, snapshot };
 }
 
 function open(disk: SimulatedDisk, appliedIndex: number, runtime: VirtualRuntime = new VirtualRuntime()): Promise<OpenedWal> {
@@ -173,7 +202,7 @@ async function recordRun(
     wal.append(batch, () => history.acknowledge(records));
     remember();
     if (random.chance(releases)) {
-      history.applied = Math.max(history.applied, history.durableCommit - random.pick([0, 0, 0, 1, 3]));
+      history.goOn(random.pick([0, 0, 0, 1, 3]));
       wal.release(history.applied);
     }
     await settle();
@@ -350,7 +379,7 @@ describe('recovery', () => {
   test.each(['sealed', 'unsealed'])(
     'of a flipped bit in a log that was %s is refused, harmless, or a cut of the last batch',
     async (seal) => {
-      const { moments, history, disk } = await recordRun(30, 6);
+      const { moments, history, disk } = await recordRun(30, 7);
       const atRest = moments.at(-1)!.disk.fork();
       const random = new Random(6);
       if (seal === 'sealed') {
@@ -438,7 +467,7 @@ class Lives {
   }
 
   #release(wal: Wal): void {
-    this.#history.applied = Math.max(this.#history.applied, this.#history.durableCommit - this.#random.pick([0, 0, 1]));
+    this.#history.goOn(this.#random.pick([0, 0, 1]));
     wal.release(this.#history.applied);
   }
 }
