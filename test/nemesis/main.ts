@@ -1,6 +1,7 @@
 // `npm run nemesis`: clusters of real processes, under load, through what happens to processes, wires, disks and clocks.
 import { parseArgs } from 'node:util';
 import { type Report, runScenario } from './run.ts';
+import type { Scenario } from './scenario.ts';
 import { scenarios } from './scenarios/index.ts';
 
 const { values, positionals } = parseArgs({
@@ -26,8 +27,12 @@ function say(line: string): void {
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
 
 const kind = values.target === 'etcd' ? 'etcd' : 'conclave';
-const rounds = values.rounds === undefined ? (values.short ? 1 : undefined) : Number(values.rounds);
-const options = { kind, rounds, heartbeatMs: Number(values.heartbeat), electionMs: Number(values.election) } as const;
+const options = { kind, heartbeatMs: Number(values.heartbeat), electionMs: Number(values.election) } as const;
+
+function roundsOf({ rounds, roundsInShort }: Scenario): number {
+  if (values.rounds !== undefined) return Number(values.rounds);
+  return values.short ? (roundsInShort ?? 1) : (rounds ?? 1);
+}
 
 async function main(): Promise<boolean> {
   const chosen = scenarios.filter(({ name }) => positionals.length === 0 || positionals.some((word) => name.includes(word)));
@@ -40,7 +45,7 @@ async function main(): Promise<boolean> {
         say(`skipped   ${scenario.name}: ${scenario.oursOnly}`);
         continue;
       }
-      const report = await runScenario(scenario, options);
+      const report = await runScenario(scenario, { ...options, rounds: roundsOf(scenario) });
       reports.push(report);
       show(report);
     }

@@ -18,7 +18,7 @@ import { Workload } from './workload.ts';
 
 export interface RunOptions {
   readonly kind: 'conclave' | 'etcd';
-  readonly rounds: number | undefined;
+  readonly rounds: number;
   readonly heartbeatMs: number;
   readonly electionMs: number;
 }
@@ -60,7 +60,7 @@ export async function runScenario(scenario: Scenario, options: RunOptions): Prom
         cluster,
         workload,
         electionMs,
-        rounds: options.rounds ?? scenario.rounds ?? 1,
+        rounds: options.rounds,
         lasts: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
         note: (text: string) => notes.push(text),
       };

@@ -22,6 +22,8 @@ export interface Scenario {
   readonly oursOnly?: string;
   /** Default: 1. */
   readonly rounds?: number;
+  /** Of a short run. Default: 1. */
+  readonly roundsInShort?: number;
   /** Members may end by themselves. */
   readonly mayEnd?: boolean;
   readonly workload?: WorkloadOptions;
@@ -43,8 +45,14 @@ export async function leaderAndRest(
   return { leader, rest: cluster.members.filter((member) => member !== leader) };
 }
 
-/** A partition and what it leaves on either side, or any other fault of the wires, under an open end. */
 export function linksOf({ links }: ProcessCluster): NonNullable<ProcessCluster['links']> {
   if (links === undefined) throw new Error('this cluster was started without links');
   return links;
+}
+
+/** Who leads, in which term: unchanged while nothing happened that is a reason for an election. */
+export async function reignOf(cluster: ProcessCluster): Promise<{ readonly name: string; readonly term: number }> {
+  const leader = await cluster.leader();
+  const status = await leader.status(5000);
+  return { name: leader.name, term: status?.raftTerm ?? 0 };
 }

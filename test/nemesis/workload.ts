@@ -103,6 +103,11 @@ export class Workload {
     }
   }
 
+  /** When the last change that was acknowledged through this member's client was begun. */
+  lastChangeThrough(endpoint: string): number {
+    return this.#changed.get(endpoint) ?? 0;
+  }
+
   /**
    * Ends the load, then reads all keys once more through every member, and waits until every watch has been told everything.
    *

@@ -10,7 +10,7 @@ import {
 } from '@conclave/protocol';
 import { systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
-import { eventually } from './condition.ts';
+import { eventually, within } from './condition.ts';
 import { type EtcdLine, etcdBinaryOf, etcdVersion, untilHealthy } from './etcd-process.ts';
 import { freePort } from './free-port.ts';
 import { PeerLinks } from './net-links.ts';
@@ -82,6 +82,7 @@ export class ProcessCluster implements AsyncDisposable {
   readonly kind: 'conclave' | 'etcd';
   readonly #options: ClusterOptions;
   readonly #members: ClusterMember[] = [];
+  readonly #removed: ClusterMember[] = [];
   #named = 0;
 
   constructor(options: ClusterOptions) {
@@ -135,7 +136,16 @@ export class ProcessCluster implements AsyncDisposable {
     return this.#start(seat, ['--initial-cluster', initialCluster.join(','), '--initial-cluster-state', 'existing'], isLearner);
   }
 
-  /** Removes a member from the cluster, then ends its process. */
+  /** Makes a learner a voter, as soon as it has caught up. */
+  async promote(member: ClusterMember): Promise<void> {
+    const { id } = member;
+    await this.#change(
+      () => this.call(Cluster.methods.memberPromote, { id }),
+      (members) => members.some((other) => other.id === id && !other.isLearner),
+    );
+  }
+
+  /** Removes a member from the cluster, and waits until it has learned that and ended, if it runs. Its data stays until this cluster is disposed of. */
   async remove(member: ClusterMember): Promise<void> {
     const { id } = member;
     await this.#change(
@@ -143,8 +153,9 @@ export class ProcessCluster implements AsyncDisposable {
       (members) => members.every((other) => other.id !== id),
     );
     this.#members.splice(this.#members.indexOf(member), 1);
+    this.#removed.push(member);
+    if (member.isRunning) await within(`${member.name} ends, as it was removed`, member.exited, 20_000);
     await this.links?.removeMember(member.name);
-    await member[Symbol.asyncDispose]();
   }
 
   /** Asks the members in turn until one succeeds; gives the last answer if none does. */
@@ -160,7 +171,7 @@ export class ProcessCluster implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.#members.map((member) => member[Symbol.asyncDispose]()));
+    await Promise.all([...this.#members, ...this.#removed].map((member) => member[Symbol.asyncDispose]()));
     await this.links?.[Symbol.asyncDispose]();
   }
 
@@ -182,7 +193,7 @@ export class ProcessCluster implements AsyncDisposable {
       ...flags,
       ...(options.flags ?? []),
     ];
-    const member = new ClusterMember(seat.name, peerUrl(seat.toldPort), this.#recipe(seat, options, isLearner));
+    const member = new ClusterMember(seat.name, `127.0.0.1:${seat.clientPort}`, this.#recipe(seat, options, isLearner));
     this.#members.push(member);
     await this.links?.addMember({ name: seat.name, peerPort: seat.peerPort, proxyPort: seat.toldPort, pid: () => member.pid });
     await member.start(allFlags);
@@ -258,16 +269,16 @@ interface MemberRecipe {
 /** One member of a {@link ProcessCluster}. */
 export class ClusterMember implements AsyncDisposable {
   readonly name: string;
-  /** What the other members were told. */
-  readonly peerUrl: string;
+  /** `host:port` of its client door. */
+  readonly endpoint: string;
   readonly #recipe: MemberRecipe;
   #process: RunningProcess | undefined;
   #spawned: ChildProcess | undefined;
   #id: bigint | undefined;
 
-  constructor(name: string, url: string, recipe: MemberRecipe) {
+  constructor(name: string, endpoint: string, recipe: MemberRecipe) {
     this.name = name;
-    this.peerUrl = url;
+    this.endpoint = endpoint;
     this.#recipe = recipe;
   }
 
@@ -302,11 +313,6 @@ export class ClusterMember implements AsyncDisposable {
   /** 0 while it does not run. */
   get pid(): number {
     return this.isRunning ? (this.#spawned?.pid ?? 0) : 0;
-  }
-
-  /** `host:port` of its client door. */
-  get endpoint(): string {
-    return this.process.address;
   }
 
   get dataDir(): string {
