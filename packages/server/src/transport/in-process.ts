@@ -1,7 +1,7 @@
 import type { MemberId } from '@conclave/raft';
 import type { Runtime } from '@conclave/wire';
 import type { PeerEvent, PeerPacket, Peers } from '../replica/ports.ts';
-import type { ClusterDescription, PeerIdentity, PeerNetwork } from './network.ts';
+import type { PeerIdentity, PeerNetwork } from './network.ts';
 import { decodePacket, encodePacket } from './peer-codec.ts';
 
 /**

@@ -241,7 +241,10 @@ describe('a broken connection', () => {
       await eventually('unreachable', () => a.lost(2n) > before);
       await reaches(a, b);
     }
+    const since = a.peers.connectedSince?.(2n) ?? Number.POSITIVE_INFINITY;
+    expect(since).toBeLessThanOrEqual(performance.now());
     await proxy.refuse();
+    await eventually('no connection', () => a.peers.connectedSince?.(2n) === undefined);
     const before = a.lost(2n);
     await eventually('attempts that fail are told', () => a.lost(2n) > before + 4);
     await proxy.accept();
