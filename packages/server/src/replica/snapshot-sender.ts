@@ -16,6 +16,8 @@ export interface SnapshotSenderOptions {
 
 /** Bytes on their way and not confirmed. One chunk of any size is always let go. */
 const windowBytes = 2 * 1024 * 1024;
+/** An answer from further back may be a late one. So many in a row, each to another question, are not. */
+const relapsesMax = 3;
 
 /**
  * One snapshot on its way to one member. Chunks go out as far as the window allows and are kept until they are confirmed: reading the state does not
@@ -37,8 +39,10 @@ export class SnapshotSender {
   #doubtedUpTo = 0;
   /** What was sent again since the last tick. */
   #resent = -1;
-  /** Where the receiver said it was since something was last sent again. */
+  /** Where the receiver said it was since something was last sent again; -1: it said nothing. */
   #told = -1;
+  /** How many times in a row it was further back than it had been. */
+  #relapses = 0;
 
   constructor(options: SnapshotSenderOptions) {
     this.#options = options;
@@ -97,7 +101,8 @@ export class SnapshotSender {
   }
 
   #resend(): void {
-    if (this.#told >= 0 && this.#told < this.#first) {
+    this.#relapses = this.#told >= 0 && this.#told < this.#first ? this.#relapses + 1 : 0;
+    if (this.#relapses >= relapsesMax) {
       this.#end('the member has lost what it had of it');
       return;
     }

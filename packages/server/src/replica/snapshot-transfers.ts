@@ -97,14 +97,18 @@ export class SnapshotTransfers {
   }
 
   tick(appliedIndex: number): void {
-    const { raft } = this.#options;
+    for (const member of this.#waiting) if (!this.#isNeeded(member)) this.#waiting.delete(member);
     for (const [member, transfer] of this.#transfers) {
-      // It got past the gap otherwise, was removed, or this member leads no more.
-      if (raft.progressOf(member)?.state === 'snapshot') transfer.sender?.tick();
+      if (this.#isNeeded(member)) transfer.sender?.tick();
       else this.#close(member, transfer);
     }
-    for (const member of this.#waiting) if (raft.progressOf(member)?.state !== 'snapshot') this.#waiting.delete(member);
     this.#open(appliedIndex);
+  }
+
+  /** Not when it got past the gap otherwise, or is no member any more. One that is silent may come back. */
+  #isNeeded(member: MemberId): boolean {
+    const progress = this.#options.raft.progressOf(member);
+    return progress !== undefined && progress.state !== 'replicate';
   }
 
   /** The log could be kept no longer: what needs entries up to here starts over, if it is still needed. */
