@@ -1,5 +1,6 @@
 /**
- * What a normal log entry holds: one client request, as every member will apply it (docs/decisions: one request, one entry).
+ * What a normal log entry holds, and the context of one that changes the members: one request, as every member will apply it (docs/decisions: one
+ * request, one entry).
  *
  * Layout, all integers big endian, no padding:
  *
@@ -14,7 +15,7 @@
  * 32  u64  raft term the member was in when it proposed
  * 40  u64  auth revision the permission was checked at
  * 48  ..   user name, UTF-8; empty without authentication
- *     ..   the request as received, an etcdserverpb message; its type follows from the kind
+ *     ..   the request as received, an etcdserverpb message, or what a server has to say, a conclavepb message; its type follows from the kind
  * ```
  *
  * (member, epoch, counter) is the request id. A member that restarts replays entries of its own earlier life: another epoch keeps them from
@@ -44,7 +45,10 @@ const kinds = {
   alarm: { number: 13, since: 2 },
 } as const;
 
-/** The request message follows from it: `put` carries a PutRequest, and so on. */
+/**
+ * The request message follows from it: `put` carries a PutRequest, and so on. `memberAdd` carries a MemberAddition, as the member that was asked has
+ * chosen an id; `memberPublish` a MemberPublication.
+ */
 export type RequestKind = keyof typeof kinds;
 
 /** Those that change who the members are. They travel as the context of a confChange entry, the others as normal entries. */

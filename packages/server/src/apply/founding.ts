@@ -37,7 +37,7 @@ export function foundCluster(config: InitialConfig & { readonly clusterToken: st
 }
 
 /** The entries that make these members, in this order, the voters of a new cluster. */
-export function founderEntries(members: readonly ClusterMember[]): Pick<Founding, 'entries' | 'hardState'> {
+function founderEntries(members: readonly ClusterMember[]): Pick<Founding, 'entries' | 'hardState'> {
   const entries = members.map((member, at): Entry => {
     const body = MemberAddition.encode({ member: recordOf(member), maxLearners: 0 });
     const request = { kind: 'memberAdd', member: noMember, epoch: 0, counter: 0, term: 1, user: '', authRevision: 0, body } as const;

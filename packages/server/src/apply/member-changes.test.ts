@@ -255,6 +255,31 @@ describe('the members', () => {
     expect(confStateFrom(machine.backend.scan('members', lowestId, undefined))).toEqual(conf);
   });
 
+  it('are those of a snapshot that takes the place of the state, and so are the version and the alarms', async () => {
+    const raise = AlarmRequest.encode({ action: AlarmRequest_AlarmAction.ACTIVATE, memberId: 1n, alarm: AlarmType.NOSPACE });
+    const [a = 0n] = machine.found('a', 'b');
+    machine.publish(a);
+    machine.remove(machine.members.list().find(({ id }) => id !== a)!.id);
+    machine.decide('1.2.0', entryVersion);
+    machine.apply('alarm', raise);
+    await machine.runtime.run(machine.store.flush());
+
+    const other = new Machine();
+    other.found('x', 'y', 'z');
+    const told: number[] = [];
+    other.members.listen(() => told.push(other.members.list().length));
+    const rows = (['members', 'meta'] as const).flatMap((table) =>
+      Array.from(machine.backend.scan(table, Uint8Array.of(0), undefined), ({ key, value }) => ({ table, key, value })),
+    );
+    await other.runtime.run(other.store.replace(machine.index, (commit) => commit({ rows, isReplacement: true })));
+    other.applier.reload();
+    expect(other.members.list()).toMatchObject([...machine.members.list()]);
+    expect(other.applier.confState).toEqual(machine.applier.confState);
+    expect(other.members.clusterVersion).toEqual(machine.members.clusterVersion);
+    expect(other.applier.alarms.list()).toEqual(machine.applier.alarms.list());
+    expect(told).toEqual([1]);
+  });
+
   it('are told to those who listen, after each change', () => {
     const seen: number[] = [];
     machine.members.listen(() => seen.push(machine.members.list().length));
