@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -205,4 +206,21 @@ test('closing waits for the commit under way', async () => {
   const reopened = openBackend();
   expect(reopened.count('head')).toBe(3000);
   await reopened.close();
+});
+
+const mayMount = process.platform === 'linux' && process.getuid?.() === 0;
+
+describe('a full disk', () => {
+  test.skipIf(!mayMount)('is told as what it is, although the engine calls it a broken one', async () => {
+    const mounted = join(path, 'small');
+    mkdirSync(mounted);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', mounted]);
+    try {
+      const backend = new LmdbBackend({ path: join(mounted, 'state'), runtime: systemRuntime() });
+      await expect(backend.commit({ rows: rowsOf(1000, 4000) })).rejects.toMatchObject({ code: 'ENOSPC' });
+      await backend.close();
+    } finally {
+      execFileSync('umount', ['--lazy', mounted]);
+    }
+  });
 });

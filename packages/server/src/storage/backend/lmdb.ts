@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statfsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Runtime } from '@conclave/wire';
@@ -175,11 +175,18 @@ export class LmdbBackend implements Backend {
     const workerData: WriterData = { requireFrom: import.meta.url, path: this.#path, root: this.#options, table: encodings, tables };
     // Flags of this process (loaders, inspectors) are not the writer's.
     const writer = new Worker(`(${writerProgram.toString()})()`, { eval: true, workerData, execArgv: [], name: 'lmdb-writer' });
-    writer.on('message', (reply: WriterReply) => this.#settle(reply.error === undefined ? undefined : new Error(reply.error)));
+    writer.on('message', (reply: WriterReply) => this.#settle(reply.error === undefined ? undefined : this.#commitError(reply.error)));
     writer.on('error', (cause) => this.#settle(new Error('the LMDB writer failed', { cause })));
     writer.on('exit', () => this.#settle(new Error('the LMDB writer has exited')));
     this.#writer = writer;
     return writer;
+  }
+
+  /** The engine calls a full disk an error of the device: the file system is asked which of the two it was. */
+  #commitError(message: string): Error {
+    const { bavail, bsize } = statfsSync(this.#path);
+    const isFull = bavail * bsize < fullBelowBytes;
+    return isFull ? Object.assign(new Error(`${message} (the disk is full)`), { code: 'ENOSPC' }) : new Error(message);
   }
 
   #settle(error: Error | undefined): void {
@@ -235,6 +242,9 @@ const environment = {
 };
 
 const headerPages = 2;
+
+/** As much may have become free between the failed write and the question: a segment of the log that found no room is taken back. */
+const fullBelowBytes = 64 * 1024 * 1024;
 
 interface PendingCommit {
   readonly resolve: () => void;

@@ -6,6 +6,7 @@ import { type Runtime, systemRuntime } from '@conclave/wire';
 import { describe, expect, test } from 'vitest';
 import { Applier } from '../../apply/apply.ts';
 import { encodeEntry } from '../../apply/entry.ts';
+import { exitCodeOf } from '../../exit-code.ts';
 import { LeaseTable } from '../../lease/lease-table.ts';
 import { type MemberStorage, openMemberStorage } from '../../member-storage.ts';
 import { MemberTable } from '../../membership/member-table.ts';
@@ -13,6 +14,7 @@ import { Mvcc } from '../../mvcc/mvcc.ts';
 import type { LogBatch, SnapshotReader } from '../../replica/ports.ts';
 import { type Backend, type BackendView, type Changes, type Row, type ScanOptions, type Table, tables } from '../backend/backend.ts';
 import { MemoryBackend } from '../backend/memory.ts';
+import type { SnapshotCorruptionError } from '../storage-error.ts';
 import { restorationUnderWay } from './restore.ts';
 
 /** So that the snapshot has several chunks of rows, each restored by a commit of its own. */
@@ -306,5 +308,42 @@ describe('a member that is brought a snapshot', () => {
       const found = await rise(disk, moment.rows);
       expect([found.durable, found.rows === snapshot.rows], moment.name).toEqual([snapshotIndex, true]);
     }
+  });
+
+  test('does not start where the snapshot that its log counts on is damaged or gone, and says where', async () => {
+    const { moments } = await story(await leaderSnapshot());
+    const marked = moments.find(({ isMarked }) => isMarked)!;
+    const underWay = moments.find(({ rows }) => restorationUnderWay(rows) !== undefined)!;
+    for (const moment of [marked, underWay]) {
+      const name = moment.disk.names('/data/snap').find((other) => other.endsWith('.snap'))!;
+      const file = `/data/snap/${name}`;
+      const whole = moment.disk.contents(file);
+      const damages: [string, number, (disk: SimulatedDisk) => Promise<void>][] = [
+        ['it cannot be opened', 0, (disk) => disk.mount().unlink(file)],
+        ['the checksum of a chunk does not match', 400, async (disk) => disk.overwrite(file, 3000, new Uint8Array(512))],
+        ['the checksum of a chunk does not match', whole.length, async (disk) => disk.overwrite(file, whole.length - 9, new Uint8Array(9))],
+        ['it is cut short', 0, async (disk) => disk.overwrite(file, 0, Uint8Array.of(0, 0, 0, 1))],
+      ];
+      for (const [reason, offset, damage] of damages) {
+        const disk = moment.disk.fork();
+        await damage(disk);
+        const rows = await copyOf(moment.rows);
+        const before = rowsOf(rows);
+        const refusal = await rise(disk, rows).catch((error: unknown) => error);
+        expect(refusal).toMatchObject({ code: 'snapshot-corrupt', file, index: snapshotIndex, message: expect.stringContaining(reason) });
+        const found = (refusal as SnapshotCorruptionError).offset;
+        expect([found <= offset, found > offset - 400]).toEqual([true, true]);
+        expect(rowsOf(rows)).toBe(before);
+        expect(exitCodeOf(refusal)).toBe(4);
+      }
+    }
+  });
+
+  test('does not start on a state that is half replaced by what its log does not know', async () => {
+    const { moments } = await story(await leaderSnapshot());
+    const underWay = moments.find(({ rows }) => restorationUnderWay(rows) !== undefined)!;
+    const refusal = await rise(moments[0]!.disk, underWay.rows).catch((error: unknown) => error);
+    const message = expect.stringContaining('the log does not know of it');
+    expect(refusal).toMatchObject({ code: 'snapshot-corrupt', index: snapshotIndex, message });
   });
 });

@@ -56,14 +56,14 @@ async function read(
   take: (rows: readonly Change[], bytes: number) => Promise<void>,
 ): Promise<SnapshotVerifier> {
   const verifier = new SnapshotVerifier({ index: point.index, term: point.term, clusterId });
-  let offset = 0;
-  for await (const bytes of place.chunks(point)) {
+  let end = 0;
+  for await (const { offset, bytes } of place.chunks(point)) {
     const chunk = check(place, point, offset, () => verifier.add(bytes));
     if (chunk.kind === 'rows') await take(chunk.rows, bytes.length);
-    offset += bytes.length;
+    end = offset + bytes.length;
     if (verifier.isComplete) return verifier;
   }
-  throw new SnapshotCorruptionError(place.describe(point), offset, point.index, 'its end is missing');
+  throw new SnapshotCorruptionError(place.describe(point), end, point.index, 'its end is missing');
 }
 
 function check<T>(place: SnapshotPlace, point: SnapshotPoint, offset: number, run: () => T): T {

@@ -3,7 +3,7 @@ import type { SnapshotMeta } from '@conclave/raft';
 import type { Disk, DiskFile } from '../disk.ts';
 import { SnapshotCorruptionError } from '../storage-error.ts';
 import { anyChunkBytesMax } from './snapshot-format.ts';
-import type { SnapshotPlace, SnapshotPoint, StoredSnapshotWriter } from './snapshot-place.ts';
+import type { SnapshotPlace, SnapshotPoint, StoredChunk, StoredSnapshotWriter } from './snapshot-place.ts';
 import { SnapshotVerifier } from './snapshot-verifier.ts';
 
 /**
@@ -52,7 +52,7 @@ export class SnapshotFiles implements SnapshotPlace {
   }
 
   /** @throws SnapshotCorruptionError where the file is missing or cut short; whether the chunks are right is for their reader to find out */
-  async *chunks(point: SnapshotPoint): AsyncGenerator<Uint8Array, undefined> {
+  async *chunks(point: SnapshotPoint): AsyncGenerator<StoredChunk, undefined> {
     const path = join(this.#dir, nameOf(point));
     const file = await this.#disk.open(path).catch((cause: unknown) => {
       throw Object.assign(new SnapshotCorruptionError(path, 0, point.index, 'it cannot be opened'), { cause });
@@ -61,7 +61,7 @@ export class SnapshotFiles implements SnapshotPlace {
       for (let at = 0; ; ) {
         const chunk = await readFrame(file, at);
         if (chunk === undefined) throw new SnapshotCorruptionError(path, at, point.index, 'it is cut short');
-        yield chunk;
+        yield { offset: at, bytes: chunk };
         at += frameHeadBytes + chunk.length;
       }
     } finally {

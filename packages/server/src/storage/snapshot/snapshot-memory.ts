@@ -1,6 +1,6 @@
 import type { SnapshotMeta } from '@conclave/raft';
 import { SnapshotCorruptionError } from '../storage-error.ts';
-import type { SnapshotPlace, SnapshotPoint, StoredSnapshotWriter } from './snapshot-place.ts';
+import type { SnapshotPlace, SnapshotPoint, StoredChunk, StoredSnapshotWriter } from './snapshot-place.ts';
 import { SnapshotVerifier } from './snapshot-verifier.ts';
 
 /** Received snapshots of a member that lives in memory only. */
@@ -45,10 +45,10 @@ export class SnapshotMemory implements SnapshotPlace {
     };
   }
 
-  async *chunks(point: SnapshotPoint): AsyncGenerator<Uint8Array, undefined> {
+  async *chunks(point: SnapshotPoint): AsyncGenerator<StoredChunk, undefined> {
     const finished = this.#finished.get(this.describe(point));
     if (finished === undefined) throw new SnapshotCorruptionError(this.describe(point), 0, point.index, 'there is none');
-    yield* finished.chunks;
+    for (const [offset, bytes] of finished.chunks.entries()) yield { offset, bytes };
   }
 
   describe({ index, term }: SnapshotPoint): string {

@@ -9,11 +9,17 @@ export interface StoredSnapshotWriter extends SnapshotWriter {
   close(): Promise<void>;
 }
 
+export interface StoredChunk {
+  readonly bytes: Uint8Array;
+  /** Where it stands. */
+  readonly offset: number;
+}
+
 /** Where received snapshots are until the applied state holds them. */
 export interface SnapshotPlace {
   receive(snapshot: SnapshotMeta, id: number): Promise<StoredSnapshotWriter>;
   /** The chunks of a finished one, in their order; it may go on behind the trailer. */
-  chunks(point: SnapshotPoint): AsyncIterable<Uint8Array>;
+  chunks(point: SnapshotPoint): AsyncIterable<StoredChunk>;
   /** For messages. */
   describe(point: SnapshotPoint): string;
   /** Removes what the applied state has by now, finished or not. */
