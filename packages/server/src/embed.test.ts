@@ -13,7 +13,7 @@ import {
   WatchRequest,
   WatchResponse,
 } from '@conclave/protocol';
-import { VirtualRuntime } from '@conclave/testing';
+import { SimulatedDisk, VirtualRuntime } from '@conclave/testing';
 import { type CallEnd, type Connection, systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
 import { afterEach, expect, test } from 'vitest';
@@ -247,4 +247,27 @@ test('a whole server and its clients run in virtual time: a lease of an hour exp
   const closing = server.close();
   await virtual.advance(10_000);
   await closing;
+});
+
+test('a start that ends with the disk says so, whichever of its flushes failed', async () => {
+  const causes: string[] = [];
+  for (let failing = 1; causes.at(-1) !== 'none'; failing++) {
+    const virtual = new VirtualRuntime({ seed: failing });
+    let flushes = 0;
+    const disk = new SimulatedDisk({
+      runtime: virtual,
+      latencyMs: ({ kind }) => (kind === 'sync' ? 1 : 0),
+      fault: ({ kind }) => (kind === 'sync' && ++flushes === failing ? 'EIO' : undefined),
+    });
+    const storage = { disk: disk.mount(), backend: () => new MemoryBackend() };
+    const starting = startServer({ runtime: virtual, dataDir: '/data', storage });
+    causes.push(
+      await virtual.run(starting).then(
+        () => 'none',
+        (cause: unknown) => (cause as { code: string }).code,
+      ),
+    );
+  }
+  expect(causes.length).toBeGreaterThan(3);
+  expect(new Set(causes.slice(0, -1))).toEqual(new Set(['EIO']));
 });

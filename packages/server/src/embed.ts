@@ -90,7 +90,8 @@ export async function startServer(options: ServerOptions = {}): Promise<Conclave
   const settings = checkedSettings(options);
   const server = new EmbeddedServer(options, settings);
   try {
-    await server.start();
+    // What waits for a disk that has failed waits for ever.
+    await Promise.race([server.failed, server.start()]);
     return server;
   } catch (error) {
     await server.abandon();
@@ -274,8 +275,9 @@ class EmbeddedServer implements ConclaveServer {
     const body = MemberPublication.encode(publication);
     while (!isKnown()) {
       if (this.#hasFailed) await this.failed;
-      await Promise.race([this.failed, replica.propose('memberPublish', body)]).catch((error: unknown) => {
-        if (this.#hasFailed) throw error;
+      await Promise.race([this.failed, replica.propose('memberPublish', body)]).catch(async (error: unknown) => {
+        // Why it failed, and not that it could not be asked any more.
+        if (this.#hasFailed) await this.failed;
         this.#runtime.log.warn({ error: String(error) }, 'the member could not be published, trying again');
       });
     }
