@@ -177,8 +177,8 @@ export class Member {
   /** It had a fault by the simulation's hand: then, and only then, the member may end. */
   #isExcused(cause: unknown): boolean {
     const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
-    // Whoever joins has to reach somebody; cut off, it ends, and is started again.
-    if (code === 'ECONNREFUSED') return this.#membership.state === 'existing';
+    // Whoever joins has to reach somebody who knows of it; otherwise it ends, and is started again.
+    if (code === 'ECONNREFUSED' || (cause instanceof Error && cause.name === 'InitialClusterError')) return this.#membership.state === 'existing';
     return this.#hasDiskFault && (code === 'EIO' || code === 'ENOSPC');
   }
 
