@@ -84,12 +84,7 @@ const flags: readonly Flag[] = [
     check: parseBoolean,
     help: 'Ask whether an election could be won before calling one.',
   },
-  {
-    name: 'snapshot-count',
-    fallback: `${defaultSettings.snapshotCount}`,
-    check: parseCount,
-    help: 'Entries applied between two cuts of the log.',
-  },
+  { name: 'snapshot-count', fallback: '10000', check: parseCount, help: 'Without effect: the state on disk is never far behind.' },
   {
     name: 'snapshot-catchup-entries',
     alias: 'experimental-snapshot-catchup-entries',
@@ -204,7 +199,6 @@ function configOf({ values }: GivenFlags): Config {
     strictReconfigCheck: parseBoolean(stated('strict-reconfig-check')),
     maxLearners: parseCount(stated('max-learners')),
     preVote: parseBoolean(stated('pre-vote')),
-    snapshotCount: parseCount(stated('snapshot-count')),
     snapshotCatchUpEntries: parseCount(stated('snapshot-catchup-entries')),
     quotaBackendBytes: parseInteger(stated('quota-backend-bytes')),
     autoCompactionMode,

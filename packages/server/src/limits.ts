@@ -18,8 +18,6 @@ export interface MemberSettings {
   readonly maxLearners: number;
   /** Ask whether an election could be won before calling one. */
   readonly preVote: boolean;
-  /** Entries applied between two moments at which the log is cut. */
-  readonly snapshotCount: number;
   /** Applied entries that are kept for members that lag; one that lags more is brought a snapshot. */
   readonly snapshotCatchUpEntries: number;
   /** Bytes the database may grow to before the NOSPACE alarm. 0: 2 GiB. Below 0: not bounded. */
@@ -43,7 +41,6 @@ export const defaultSettings: MemberSettings = {
   strictReconfigCheck: true,
   maxLearners: 1,
   preVote: true,
-  snapshotCount: 10_000,
   snapshotCatchUpEntries: 5000,
   quotaBackendBytes: 0,
   autoCompactionMode: 'periodic',

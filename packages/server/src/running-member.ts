@@ -78,6 +78,7 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
     ...(peers !== undefined && { peers }),
     tickMs: settings.heartbeatMs,
     electionTicks: Math.floor(settings.electionMs / settings.heartbeatMs),
+    preVote: settings.preVote,
     limits: { maxRequestBytes: settings.maxRequestBytes, catchUpEntries: settings.snapshotCatchUpEntries },
   });
   const watches = new WatchHub({
