@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { systemRuntime } from '@conclave/wire';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Backend, type Change, type Row, type Table, tables } from './backend.ts';
+import { type Backend, type BackendView, type Change, type Row, type Table, tables } from './backend.ts';
 import { compareBytes } from './bytes.ts';
 import { LmdbBackend } from './lmdb.ts';
 import { filedKeyBytes, plainKeyBytesMax, sha256 } from './long-keys.ts';
@@ -30,12 +30,13 @@ const longKey = fc
   .map(([length, fill, tail]) => Uint8Array.of(...new Uint8Array(length).fill(fill), ...tail));
 const key = fc.oneof({ weight: 3, arbitrary: shortKey }, { weight: 2, arbitrary: longKey });
 const bound = fc.oneof({ weight: 8, arbitrary: key }, { weight: 1, arbitrary: fc.constant(new Uint8Array(0)) });
-const table = fc.constantFrom<Table>('head', 'past');
+const table = fc.constantFrom<Table>('head', 'past', 'local');
 const value = fc.oneof(
   { weight: 4, arbitrary: fc.uint8Array({ maxLength: 20 }) },
   { weight: 1, arbitrary: fc.tuple(fc.nat(70_000), fc.nat(255)).map(([size, fill]) => new Uint8Array(size).fill(fill)) },
 );
 const change = fc.record({ table, key, value: fc.option(value, { nil: undefined, freq: 3 }) });
+const rarely = fc.nat(9).map((n) => n === 0);
 const scan = fc.record({
   table,
   start: bound,
@@ -45,7 +46,20 @@ const scan = fc.record({
 });
 
 class Model {
-  readonly rows = new Map<Table, Row[]>(tables.map((name) => [name, []]));
+  readonly rows: Map<Table, Row[]>;
+
+  constructor(rows: ReadonlyMap<Table, Row[]> = new Map()) {
+    this.rows = new Map(tables.map((name) => [name, rows.get(name) ?? []]));
+  }
+
+  copy(): Model {
+    return new Model(this.rows);
+  }
+
+  /** All but what a member remembers for itself. */
+  clear(): void {
+    for (const name of tables) if (name !== 'local') this.rows.set(name, []);
+  }
 
   write({ table, key, value }: Change): void {
     const others = this.rows.get(table)!.filter((row) => compareBytes(row.key, key) !== 0);
@@ -72,6 +86,23 @@ function shown(rows: Iterable<Row>): string[] {
 /** Short enough for a failing case to be read. */
 function digestOf(bytes: Uint8Array): string {
   return bytes.length < 12 ? Buffer.from(bytes).toString('hex') : `${bytes.length}:${Buffer.from(sha256(bytes)).toString('hex', 0, 8)}`;
+}
+
+/** What a view shows: everything, or one scan and the rows of it. */
+function expectSame(
+  view: BackendView,
+  model: Model,
+  asked: { table: Table; start: Uint8Array; end: Uint8Array | undefined; reverse: boolean; limit: number | undefined } | undefined,
+): void {
+  for (const name of tables) {
+    expect(shown(view.scan(name, new Uint8Array(0), undefined))).toEqual(shown(model.rows.get(name)!));
+  }
+  if (asked === undefined) return;
+  const { table: name, start, end, reverse, limit } = asked;
+  const expected = model.scan(name, start, end, reverse, limit);
+  expect(shown(view.scan(name, start, end, limit === undefined ? { reverse } : { reverse, limit }))).toEqual(shown(expected));
+  for (const row of expected) expect(digestOf(view.get(name, row.key)!)).toBe(digestOf(row.value));
+  expect(view.get(name, start) !== undefined).toBe(model.rows.get(name)!.some(({ key }) => compareBytes(key, start) === 0));
 }
 
 interface Subject {
@@ -104,21 +135,28 @@ describe.each<[string, Subject]>([
   test('holds what a sorted list of rows holds: commits, scans in both directions within bounds and limits, reopening', async () => {
     let backend = subject.open();
     const step = fc.oneof(
-      { weight: 4, arbitrary: fc.record({ kind: fc.constant('commit' as const), rows: fc.array(change, { maxLength: 12 }) }) },
+      {
+        weight: 4,
+        arbitrary: fc.record({ kind: fc.constant('commit' as const), rows: fc.array(change, { maxLength: 12 }), isReplacement: rarely }),
+      },
       { weight: 6, arbitrary: fc.record({ kind: fc.constant('scan' as const), scan }) },
       { weight: 4, arbitrary: fc.record({ kind: fc.constant('get' as const), table, key }) },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant('reopen' as const) }) },
+      { weight: 2, arbitrary: fc.record({ kind: fc.constant('view' as const) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('close' as const), nth: fc.nat(2) }) },
     );
     const property = fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
       const model = new Model();
+      let views: { readonly view: BackendView; readonly model: Model }[] = [];
       for (const name of tables)
         await backend.commit({
           rows: [...backend.scan(name, new Uint8Array(0), undefined)].map(({ key }) => ({ table: name, key, value: undefined })),
         });
       for (const each of steps) {
         if (each.kind === 'commit') {
+          if (each.isReplacement) model.clear();
           for (const row of each.rows) model.write(row);
-          await backend.commit({ rows: each.rows });
+          await backend.commit({ rows: each.rows, isReplacement: each.isReplacement });
         } else if (each.kind === 'scan') {
           const { table, start, end, reverse, limit } = each.scan;
           const options = limit === undefined ? { reverse } : { reverse, limit };
@@ -132,11 +170,24 @@ describe.each<[string, Subject]>([
           const found = backend.get(each.table, each.key);
           const expected = model.rows.get(each.table)!.find((row) => compareBytes(row.key, each.key) === 0)?.value;
           expect(found && digestOf(found)).toBe(expected && digestOf(expected));
-        } else backend = await subject.reopen(backend);
+        } else if (each.kind === 'view') {
+          views.push({ view: backend.view(), model: model.copy() });
+        } else if (each.kind === 'close') {
+          for (const { view } of views.splice(each.nth, 1)) {
+            view.close();
+            view.close();
+            expect(() => [...view.scan('head', new Uint8Array(0), undefined)]).toThrow('the view is closed');
+          }
+        } else {
+          for (const { view } of views) view.close();
+          views = [];
+          backend = await subject.reopen(backend);
+        }
+        for (const { view, model: then } of views) expectSame(view, then, each.kind === 'scan' ? each.scan : undefined);
         for (const name of tables) expect(backend.count(name)).toBe(model.rows.get(name)!.length);
       }
     });
-    await fc.assert(property, { numRuns: 40 });
+    await fc.assert(property, { numRuns: 60 });
     await backend.close();
   });
 

@@ -12,7 +12,7 @@ import { type MemberStorage, openMemberStorage } from '../../member-storage.ts';
 import { MemberTable } from '../../membership/member-table.ts';
 import { Mvcc } from '../../mvcc/mvcc.ts';
 import type { SnapshotReader, SnapshotWriter } from '../../replica/ports.ts';
-import { type Backend, tables } from '../backend/backend.ts';
+import { type Backend, type Changes, tables } from '../backend/backend.ts';
 import { LmdbBackend } from '../backend/lmdb.ts';
 import { MemoryBackend } from '../backend/memory.ts';
 
@@ -61,7 +61,8 @@ class Member implements AsyncDisposable {
       },
       dataDir: disk && '/data',
       founder: async () => ({ clusterId, memberId: 7n }),
-      ports: { backend: () => backend, ...(disk && { disk: disk.mount() }) },
+      // A commit for every chunk of rows.
+      ports: { backend: () => backend, bounds: { flushBytes: 1 }, ...(disk && { disk: disk.mount() }) },
     });
     return new Member(backend, storage, failures);
   }
@@ -87,6 +88,35 @@ class Member implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.storage.log.close();
     await this.storage.close();
+  }
+}
+
+/** Stops in the middle of everything when it is asked for one commit more than it may make. */
+class StoppingBackend implements Backend {
+  readonly #inner: Backend;
+  #left: number;
+  readonly stopped: Promise<'stopped'>;
+  #stop: (word: 'stopped') => void = () => {};
+
+  constructor(inner: Backend, commits: number) {
+    this.#inner = inner;
+    this.#left = commits;
+    this.stopped = new Promise((resolve) => {
+      this.#stop = resolve;
+    });
+  }
+
+  get: Backend['get'] = (table, key) => this.#inner.get(table, key);
+  scan: Backend['scan'] = (table, start, end, options) => this.#inner.scan(table, start, end, options);
+  count: Backend['count'] = (table) => this.#inner.count(table);
+  view: Backend['view'] = () => this.#inner.view();
+  size: Backend['size'] = () => this.#inner.size();
+  close: Backend['close'] = () => this.#inner.close();
+
+  commit(changes: Changes): Promise<void> {
+    if (this.#left-- > 0) return this.#inner.commit(changes);
+    this.#stop('stopped');
+    return new Promise(() => {});
   }
 }
 
@@ -300,6 +330,41 @@ describe('receiving', () => {
     expect(disk.names('/data/snap')).toEqual([]);
     expect((await receiver.snapshots.receive(reader.snapshot, 2)).next).toBe(0);
   });
+});
+
+test('LMDB, left half way after each commit of a restoration, is finished by the next start', async () => {
+  await using sender = await Member.open(new MemoryBackend());
+  fill(sender);
+  const reader = await sender.snapshots.open();
+  const chunks = await chunksOf(reader);
+  const { snapshot } = reader;
+  const point = { index: snapshot.index, term: snapshot.term };
+  let stops = 0;
+  for (let commits = 1; ; commits++) {
+    const path = join(folder, `half${commits}`);
+    const openLmdb = (): LmdbBackend => new LmdbBackend({ path, runtime: systemRuntime(), mapBytes: 1 << 17 });
+    const disk = new SimulatedDisk();
+    const inner = openLmdb();
+    // One is for the count of starts, one for the old state.
+    const stopping = new StoppingBackend(inner, 2 + commits);
+    const first = await Member.open(stopping, disk);
+    for (let i = 0; i < 10; i++) first.put(`gone${i}`);
+    await first.storage.store.flush();
+    await (await receive(first, reader, chunks)).finish();
+    const batch = { entries: [], hardState: { term: 3, vote: 0n, commit: snapshot.index }, snapshot: point };
+    await new Promise<void>((resolve) => first.storage.log.append(batch, resolve));
+    const restored = first.snapshots.restore(snapshot).then(() => 'done' as const);
+    const end = await Promise.race([restored, stopping.stopped]);
+    disk.killProcess();
+    await inner.close();
+    if (end === 'done') break;
+    stops++;
+    await using second = await Member.open(openLmdb(), disk);
+    expect(second.storage.recovered.entries).toEqual([]);
+    expect(rowsOf(second.backend)).toEqual(rowsOf(sender.backend));
+    expect([second.applier.appliedIndex, second.mvcc.revision]).toEqual([snapshot.index, sender.mvcc.revision]);
+  }
+  expect(stops).toBeGreaterThan(4);
 });
 
 describe('several at once', () => {
