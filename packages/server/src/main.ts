@@ -52,7 +52,8 @@ async function serve(config: Config, runtime: Runtime): Promise<void> {
     });
     stopOnSignals(server, runtime, die);
   } catch (error) {
-    die(error, 'failed to start etcd');
+    if (!(error instanceof MemberRemovedError)) die(error, 'failed to start etcd');
+    else endRemoved(runtime, error);
   }
 }
 
@@ -69,8 +70,12 @@ function optionsOf(config: Config): Parameters<typeof startServer>[0] {
 }
 
 /** Nothing is wrong with a member that was removed: it ends as if it had nothing left to do. */
-async function retire(server: ConclaveServer, runtime: Runtime, { message }: MemberRemovedError): Promise<void> {
+async function retire(server: ConclaveServer, runtime: Runtime, removed: MemberRemovedError): Promise<void> {
   await server.close().catch((error: unknown) => runtime.log.warn({ error: String(error) }, 'shutting down failed'));
+  endRemoved(runtime, removed);
+}
+
+function endRemoved(runtime: Runtime, { message }: MemberRemovedError): void {
   runtime.log.info({}, message);
   process.exit(0);
 }

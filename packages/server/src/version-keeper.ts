@@ -62,7 +62,10 @@ export class VersionKeeper {
     this.#isProposing = true;
     replica
       .propose('clusterVersion', ClusterVersion.encode(version))
-      .then(() => runtime.log.info({ 'cluster-version': version.version }, 'the cluster version was decided'))
+      .then((applied) => {
+        if (applied.kind === 'failed') throw applied.error;
+        runtime.log.info({ 'cluster-version': version.version, 'entry-version': version.entryVersion }, 'the cluster version was decided');
+      })
       // Whatever it was (a leader change, a member added meanwhile): the next look decides anew.
       .catch((error: unknown) => runtime.log.warn({ error: String(error) }, 'the cluster version could not be decided'))
       .finally(() => {
