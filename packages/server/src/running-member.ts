@@ -60,7 +60,12 @@ export async function runMember(storage: MemberStorage, options: RunOptions): Pr
   const compactor = new Compactor({ runtime, mvcc, applier, store, fatal });
   const describe = () => ({ clusterId, members: members.list() });
   const peers = await peerNetwork?.open({ id: memberId, clusterId, describe });
-  const tellPeers = (): void => peers?.setMembers(othersOf(members, memberId));
+  const tellPeers = (): void => {
+    const others = othersOf(members, memberId);
+    peers?.setMembers(others);
+    // Who knows nobody yet, not even itself, knows not that it is alone.
+    if (members.list().length > 0) storage.setHasPeers(others.length > 0);
+  };
   members.listen(tellPeers);
   tellPeers();
   const replica = new Replica<Applied>({
