@@ -1,4 +1,4 @@
-import type { MemberId, PeerMessage } from '@conclave/raft';
+import type { MemberId } from '@conclave/raft';
 import type { PeerFrame, PeerPacket, Peers } from './ports.ts';
 
 /** What a packet says of its sender. */
@@ -24,10 +24,6 @@ export class Outbox {
     const frames = this.#frames.get(to);
     if (frames === undefined) this.#frames.set(to, [frame]);
     else frames.push(frame);
-  }
-
-  addMessages(messages: readonly PeerMessage[]): void {
-    for (const message of messages) this.add(message.to, { kind: 'raft', message });
   }
 
   /** A packet for this member, though there is nothing to say but how the sender is. */

@@ -111,7 +111,7 @@ describe('a member that needs what is compacted', () => {
     const { cluster, leader, id } = await lagging({ count: 60, bytes: 100_000 });
     const chunks = watchChunks(cluster);
     cluster.start(id);
-    await cluster.runtime.runUntil(() => chunks.length > 15);
+    await cluster.runtime.runUntil(() => chunks.length > 30);
     cluster.crash(id);
     await cluster.runtime.advance(500);
     await catchesUp(cluster, cluster.start(id));
