@@ -1,7 +1,7 @@
 import { wireErrors } from '@conclave/protocol';
 import { type Runtime, StatusError, type Timer } from '@conclave/wire';
 import type { Fatal } from '../../replica/ports.ts';
-import { type Backend, type Change, type Changes, type Row, type ScanOptions, type Table, tables } from './backend.ts';
+import { type Backend, type BackendView, type Change, type Changes, type Row, type ScanOptions, type Table, tables } from './backend.ts';
 import { mergeLayers } from './merge-layers.ts';
 import { OrderedRows } from './ordered-rows.ts';
 import { StateCorruptionError } from './state-corruption-error.ts';
@@ -88,22 +88,20 @@ export class BufferedStore implements Store {
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
     this.#checkReadable(table);
     const slot = this.#filling.rows(table).get(key) ?? this.#flushing?.rows(table).get(key);
-    if (slot !== undefined) return slot.value;
-    try {
-      return this.#backend.get(table, key);
-    } catch (error) {
-      return this.#readFailed(error);
-    }
+    return slot === undefined ? this.#storedValue(this.#backend, table, key) : slot.value;
   }
 
   scan(table: Table, start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions = {}): Iterable<Row> {
     this.#checkReadable(table);
     const newer = [this.#filling, this.#flushing].flatMap((generation) => (generation?.rows(table).size ? [generation.rows(table)] : []));
-    if (newer.length === 0) return this.#stored(table, start, end, options);
+    if (newer.length === 0) return this.#storedRows(this.#backend, table, start, end, options);
     const layers = newer.map((rows) => (options.reverse ? rows.descending(start, end) : rows.ascending(start, end)));
     // The backend is not given the limit: any number of its rows may be deleted or replaced above it.
     return mergeLayers(
-      [...layers, this.#stored(table, start, end, { reverse: options.reverse ?? false, keysOnly: options.keysOnly ?? false })],
+      [
+        ...layers,
+        this.#storedRows(this.#backend, table, start, end, { reverse: options.reverse ?? false, keysOnly: options.keysOnly ?? false }),
+      ],
       options,
     );
   }
@@ -167,6 +165,17 @@ export class BufferedStore implements Store {
     this.#tellRoom();
   }
 
+  /** What is committed, as of now. */
+  committed(): BackendView {
+    if (!this.isReadable) throw new Error('the state is being replaced');
+    const view = this.#backend.view();
+    return {
+      get: (table, key) => this.#storedValue(view, table, key),
+      scan: (table, start, end, options) => this.#storedRows(view, table, start, end, options),
+      close: () => view.close(),
+    };
+  }
+
   size(): { readonly total: number; readonly inUse: number } {
     return this.#backend.size();
   }
@@ -183,11 +192,25 @@ export class BufferedStore implements Store {
     }
   }
 
-  *#stored(table: Table, start: Uint8Array, end: Uint8Array | undefined, options: ScanOptions): Generator<Row, undefined> {
+  *#storedRows(
+    from: Pick<Backend, 'scan'>,
+    table: Table,
+    start: Uint8Array,
+    end: Uint8Array | undefined,
+    options: ScanOptions = {},
+  ): Generator<Row, undefined> {
     try {
-      yield* this.#backend.scan(table, start, end, options);
+      yield* from.scan(table, start, end, options);
     } catch (error) {
       this.#readFailed(error);
+    }
+  }
+
+  #storedValue(from: Pick<Backend, 'get'>, table: Table, key: Uint8Array): Uint8Array | undefined {
+    try {
+      return from.get(table, key);
+    } catch (error) {
+      return this.#readFailed(error);
     }
   }
 

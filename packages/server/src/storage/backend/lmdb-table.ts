@@ -15,6 +15,7 @@ export class LmdbTable {
   readonly #within: { readonly transaction?: Transaction };
   #openScans = 0;
 
+  /** @param name - for messages: which table of which file */
   constructor(name: string, store: Database<Buffer, Uint8Array>, digest: Digest, transaction?: Transaction) {
     this.#name = name;
     this.#store = store as TransactionalReads;
@@ -131,14 +132,14 @@ export class LmdbTable {
   }
 
   #gone(key: Uint8Array): never {
-    throw new StateCorruptionError(`table ${this.#name}: a key of ${key.length} bytes is listed and has no value`);
+    throw new StateCorruptionError(`${this.#name}: a key of ${key.length} bytes is listed and has no value`);
   }
 
   #check(key: Uint8Array, stored: Uint8Array, checked: Uint8Array): void {
     const expected = (stored[0]! | (stored[1]! << 8) | (stored[2]! << 16) | (stored[3]! << 24)) >>> 0;
     if (crc32(checked) === expected) return;
     const shown = Buffer.from(key.subarray(0, 64)).toString('hex');
-    throw new StateCorruptionError(`table ${this.#name}: the value of key ${shown} (${key.length} bytes, hex) does not match its checksum`);
+    throw new StateCorruptionError(`${this.#name}: the value of key ${shown} (${key.length} bytes, hex) does not match its checksum`);
   }
 }
 

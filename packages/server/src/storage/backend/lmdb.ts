@@ -134,7 +134,7 @@ export class LmdbBackend implements Backend {
     try {
       for (const name of tables) {
         const store = readingLmdb(() => this.#root.openDB<Buffer, Uint8Array>({ name, ...encodings }));
-        this.#tables.set(name, new LmdbTable(name, store, this.#digest));
+        this.#tables.set(name, new LmdbTable(`${this.#file}: table ${name}`, store, this.#digest));
       }
     } catch (error) {
       void this.#root.close();

