@@ -1,4 +1,6 @@
 import {
+  AlarmRequest_AlarmAction as AlarmAction,
+  AlarmType,
   Cluster,
   findWireError,
   type Init,
@@ -68,6 +70,21 @@ export class Admin {
   async memberList(deadline: number): Promise<readonly MemberEntry[] | undefined> {
     const answer = await this.persist(deadline, (member) => this.call(member, Cluster.methods.memberList, { linearizable: true }));
     return 'ok' in answer ? answer.ok.members : undefined;
+  }
+
+  /** Makes room and takes the alarm back whenever the members are out of space. */
+  async keepSpace(): Promise<void> {
+    const { world } = this;
+    for (;;) {
+      await world.sleep(1_000);
+      const member = world.members.find(({ server }) => server !== undefined);
+      if (member === undefined) continue;
+      const alarms = await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.GET });
+      if (!('ok' in alarms) || !alarms.ok.alarms.some(({ alarm }) => alarm === AlarmType.NOSPACE)) continue;
+      const revision = alarms.ok.header?.revision ?? 0;
+      await this.call(member, KV.methods.compact, { revision, physical: true });
+      await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.DEACTIVATE, alarm: AlarmType.NOSPACE });
+    }
   }
 
   put(member: Member, key: string, value: string): Promise<Answer<unknown>> {

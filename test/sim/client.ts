@@ -50,7 +50,7 @@ export class SimulatedClient {
       onTimer: () => trace.note(traced, time.monotonic()),
     });
     // A process that stands still does not act: what it believes meanwhile harms nobody.
-    this.machine.observe({ paused: () => this.#life?.contention.interrupted(), killed: () => this.#life?.contention.interrupted() });
+    this.machine.observe({ paused: () => this.#life?.contention.interrupted(), killed: () => this.#died() });
   }
 
   /** Whether nothing it began is still under way. */
@@ -84,6 +84,11 @@ export class SimulatedClient {
   stop(): void {
     this.#isStopping = true;
     this.#life?.contention.stop();
+  }
+
+  #died(): void {
+    this.#life?.contention.interrupted();
+    this.#life?.watching.died();
   }
 
   closeWatches(): void {

@@ -15,6 +15,7 @@ const lost: ReadonlySet<string> = new Set([
   'lease-not-found',
   'lease-revoked',
   'cancelled',
+  'no-space',
 ]);
 
 interface Holding {

@@ -26,6 +26,7 @@ export class Faults {
     this.#strikes = {
       crash: (random) => this.#crash([random.pick(world.members)], random),
       crashMany: (random) => this.#crash(this.#someMembers(random), random),
+      restart: (random) => random.pick(world.members).restart(1 + random.below(1_000)),
       pause: (random) => this.#pause(random.pick(world.members).machine, 50 + random.below(random.pick([500, 5_000]))),
       stall: (random) => this.#pause(random.pick(world.members).machine, 5 + random.below(200)),
       partition: (random) => this.#partition(random),

@@ -25,7 +25,7 @@ export class Findings {
   }
 
   /** A member's log: an error in it is a finding, unless `isExcused` says that it had reason. */
-  logOf(name: string, isExcused: () => boolean): Logger {
+  logOf(name: string, isExcused: (message: string) => boolean): Logger {
     const show = (level: string) => (fields: object, message: string) => {
       if (this.#isVerbose) process.stderr.write(`${this.#now()} ${name} ${level} ${message} ${shown(fields)}\n`);
     };
@@ -35,7 +35,7 @@ export class Findings {
       warn: show('warn'),
       error: (fields, message) => {
         show('error')(fields, message);
-        if (!isExcused()) this.add('error-log', `${name}: ${message}`, [shown(fields)]);
+        if (!isExcused(message)) this.add('error-log', `${name}: ${message}`, [shown(fields)]);
       },
     };
   }

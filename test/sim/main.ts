@@ -1,8 +1,8 @@
 // `npm run sim -- --seeds N`: simulated clusters, one after the other, each from its seed. See docs/simulation.md.
 import { execFileSync, fork } from 'node:child_process';
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { showFinding } from '@conclave/testkit';
+import { type History, historyLines, showFinding } from '@conclave/testkit';
 import { drawPlan, type FaultKind, faultKinds, type PlanLimits } from './plan.ts';
 import { runSeed, runSeeds, type SeedOutcome, type SeedsOptions } from './run-seeds.ts';
 import { replayCommand, shrink } from './shrink.ts';
@@ -21,6 +21,7 @@ const { values: flags } = parseArgs({
     members: { type: 'string' },
     'keep-going': { type: 'boolean', default: false },
     'no-shrink': { type: 'boolean', default: false },
+    history: { type: 'string' },
     verbose: { type: 'boolean', default: false },
     worker: { type: 'boolean', default: false },
   },
@@ -62,8 +63,11 @@ function speed(simulatedMs: number, cpuMs: number): string {
 
 async function one(seed: number, limits: PlanLimits): Promise<boolean> {
   out(`seed ${seed}@${commit()}: ${JSON.stringify(drawPlan(seed, limits))}`);
-  if (flags.verbose) {
-    const result = await simulate(drawPlan(seed, limits), { isVerbose: true });
+  if (flags.verbose || flags.history !== undefined) {
+    const onHistory = (history: History): void => {
+      if (flags.history !== undefined) writeFileSync(flags.history, [...historyLines(history)].join('\n'));
+    };
+    const result = await simulate(drawPlan(seed, limits), { isVerbose: flags.verbose, onHistory });
     for (const finding of result.findings) out(showFinding(finding));
     return result.findings.length === 0;
   }

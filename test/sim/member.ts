@@ -36,6 +36,7 @@ export class Member {
   readonly #random: Random;
   #membership: Membership;
   #generation = 0;
+  #release: 'old' | 'new';
   #isWanted = false;
   #hasDiskFault = false;
   #restartAt = 0;
@@ -47,6 +48,7 @@ export class Member {
     this.#plan = plan;
     this.#findings = findings;
     this.#membership = membership;
+    this.#release = world.numberOf(name) <= plan.oldReleases ? 'old' : 'new';
     this.#random = randomOf(plan.seed, `member ${name}`);
     const number = world.numberOf(name);
     this.machine = new Machine(time, {
@@ -55,7 +57,10 @@ export class Member {
       // Never fast: what the history says of a lease's time is in true milliseconds.
       clockRate: 1 - this.#random.next() * plan.clockSkew,
       quantumMs: 1,
-      log: findings.logOf(name, () => this.#hasDiskFault || this.isUnwanted),
+      log: findings.logOf(
+        name,
+        (message) => this.#hasDiskFault || this.isUnwanted || (plan.quotas.length > 0 && message.includes('NOSPACE')),
+      ),
       onTimer: () => trace.note(number, time.monotonic()),
     });
     this.disk = this.#emptyDisk();
@@ -95,6 +100,23 @@ export class Member {
     this.#end(kind, downMs);
   }
 
+  /** An operator stops it, installs the newest release, and starts it again after `downMs`. */
+  restart(downMs: number): void {
+    const { server, machine } = this;
+    const { process } = machine;
+    if (server === undefined) return;
+    this.#release = 'new';
+    server.close().then(
+      () => {
+        if (machine.process === process) this.#end('process', downMs);
+      },
+      (cause: unknown) => {
+        if (machine.process === process && !this.#hasDiskFault)
+          this.#findings.add('stop-failed', `${this.name} did not stop well: ${describe(cause)}`);
+      },
+    );
+  }
+
   /** The machine gets empty disks, and serves another member from now on, once that is started. */
   replace(membership: Membership): void {
     this.#end('power', 0);
@@ -102,6 +124,7 @@ export class Member {
     this.disk = this.#emptyDisk();
     this.#membership = membership;
     this.#generation += 1;
+    this.#release = 'new';
     this.isRemoved = false;
     this.isUnwanted = false;
   }
@@ -127,7 +150,8 @@ export class Member {
 
   #start(): void {
     if (!this.#isWanted || this.isUp || this.isRemoved) return;
-    const { calls, peers } = this.#world;
+    const { calls, peers, plan } = this.#world;
+    const quota = plan.quotas[this.#world.numberOf(this.name) - 1];
     this.failedAt = undefined;
     this.willFailSync = false;
     this.#hasDiskFault = this.isDiskFull;
@@ -145,6 +169,8 @@ export class Member {
       dataDir: '/data',
       storage: { disk: this.disk.mount(), backend: () => this.state.mount(), ...this.#plan.storage },
       ...this.#plan.settings,
+      ...(quota !== undefined && { quotaBackendBytes: quota }),
+      ...(this.#release === 'old' && { entryVersion: 1 }),
     }).then(
       (server) => {
         if (!isCurrent()) return;
@@ -178,7 +204,8 @@ export class Member {
   #isExcused(cause: unknown): boolean {
     const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
     // Whoever joins has to reach somebody who knows of it; otherwise it ends, and is started again.
-    if (code === 'ECONNREFUSED' || (cause instanceof Error && cause.name === 'InitialClusterError')) return this.#membership.state === 'existing';
+    if (code === 'ECONNREFUSED' || (cause instanceof Error && cause.name === 'InitialClusterError'))
+      return this.#membership.state === 'existing';
     return this.#hasDiskFault && (code === 'EIO' || code === 'ENOSPC');
   }
 

@@ -4,6 +4,7 @@ import { Random } from '@conclave/testing';
 export const faultKinds = [
   'crash',
   'crashMany',
+  'restart',
   'pause',
   'stall',
   'partition',
@@ -44,7 +45,15 @@ export interface Plan {
     readonly snapshotCount: number;
     readonly snapshotCatchUpEntries: number;
     readonly watchProgressNotifyMs: number;
+    readonly autoCompactionMode: 'revision';
+    /** Revisions the leader keeps; 0: all. */
+    readonly autoCompactionRetention: number;
+    readonly corruptCheckMs: number;
   };
+  /** Bytes of the store at which the first member, the second, ... complains. Empty: never. */
+  readonly quotas: readonly number[];
+  /** How many members begin with an older release, until they are restarted. */
+  readonly oldReleases: number;
   readonly workload: {
     readonly keys: number;
     readonly valueBytes: number;
@@ -87,6 +96,8 @@ export function drawPlan(seed: number, limits: PlanLimits = {}): Plan {
   const clients = random.pick([2, 3, 4, 5]);
   const hasNoise = limits.without?.includes('network') !== true;
   const isStormy = random.chance(0.4);
+  const hasQuota = random.chance(0.15);
+  const isCompacting = random.chance(0.2);
   const segmentFirst = random.pick([16, 32, 64, 256]) * 1024;
   return {
     seed,
@@ -116,7 +127,12 @@ export function drawPlan(seed: number, limits: PlanLimits = {}): Plan {
       snapshotCount: isStormy ? random.pick([5, 20]) : 10_000,
       snapshotCatchUpEntries: isStormy ? random.pick([0, 5, 20]) : random.pick([100, 5000]),
       watchProgressNotifyMs: random.pick([200, 1000, 600_000]),
+      autoCompactionMode: 'revision',
+      autoCompactionRetention: isCompacting ? random.pick([10, 100, 300]) : 0,
+      corruptCheckMs: random.pick([0, 2_000, 5_000]),
     },
+    quotas: hasQuota ? Array.from({ length: 7 }, () => 100_000 + random.below(200_000)) : [],
+    oldReleases: random.pick([0, 0, 1, 2, 5]),
     workload: {
       keys: random.pick([4, 10, 30]),
       valueBytes: random.pick([0, 0, 200, 2000]),

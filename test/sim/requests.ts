@@ -24,6 +24,7 @@ const expected: ReadonlySet<string> = new Set([
   'lease-lost',
   'lease-revoked',
   'duplicate-key',
+  'no-space',
 ]);
 
 /** At most so many requests of a client are under way. More are left out: a client that waits does not ask more and more. */

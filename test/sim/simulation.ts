@@ -1,5 +1,5 @@
 import { preload } from '@conclave/sdk';
-import type { Finding } from '@conclave/testkit';
+import type { Finding, History } from '@conclave/testkit';
 import { Admin } from './admin.ts';
 import { SimulatedClient } from './client.ts';
 import { Faults } from './faults.ts';
@@ -23,12 +23,14 @@ export interface RunResult {
 export interface RunOptions {
   /** Shows every log line of every member. */
   readonly isVerbose?: boolean;
+  /** Given what the clients recorded, for looking at a failure. */
+  readonly onHistory?: (history: History) => void;
 }
 
 /** Runs what the plan says: a cluster and its clients under faults, then healed, then judged. */
 export async function simulate(plan: Plan, options: RunOptions = {}): Promise<RunResult> {
   await preload();
-  return new Simulation(plan, options.isVerbose ?? false).run();
+  return new Simulation(plan, options).run();
 }
 
 /** How long the healed cluster may take until every member of the core serves: elections, reconnecting and catching up. */
@@ -36,19 +38,24 @@ const recoveryMs = 20_000;
 /** What is still under way when the clients stop must come to its end. */
 const drainMs = 30_000;
 
+/** Watches that had to begin anew are caught up after this time, and no lease runs out unseen behind it. */
+const settlingMs = 3_000;
+
 class Simulation {
   readonly #plan: Plan;
   readonly #world: World;
   readonly #clients: readonly SimulatedClient[];
   readonly #admin: Admin;
   readonly #faults: Faults;
+  readonly #onHistory: RunOptions['onHistory'];
   /** Members that are still to show that they serve, and why they did not so far. */
   readonly #unserved = new Map<Member, string>();
   #outside: readonly Member[] = [];
 
-  constructor(plan: Plan, isVerbose: boolean) {
+  constructor(plan: Plan, options: RunOptions) {
     this.#plan = plan;
-    this.#world = new World(plan, isVerbose);
+    this.#onHistory = options.onHistory;
+    this.#world = new World(plan, options.isVerbose ?? false);
     this.#clients = Array.from({ length: plan.clients }, (_, at) => new SimulatedClient(at + 1, this.#world));
     this.#admin = new Admin(this.#world);
     this.#faults = new Faults(this.#world, this.#clients, this.#admin);
@@ -62,6 +69,7 @@ class Simulation {
       for (const client of this.#clients) client.start();
       await this.#phase('start', () => this.#servesAt(this.#world.members), recoveryMs);
       this.#faults.start();
+      if (this.#plan.quotas.length > 0) void this.#admin.keepSpace();
       await this.#faultyPhase();
       this.#heal();
       const core = this.#world.members.filter((member) => !this.#outside.includes(member));
@@ -78,8 +86,8 @@ class Simulation {
       for (const member of this.#outside) member.start();
       await this.#phase('everybody', () => this.#servesAt(this.#world.members), recoveryMs);
       if (findings.list.length === 0) await this.#drive(verdict.compareMembers());
+      await time.advance(settlingMs);
       for (const client of this.#clients) client.closeWatches();
-      await time.advance(500);
       for (const client of this.#clients) await client.close();
       await this.#stop();
       await this.#drive(verdict.compareLogs());
@@ -87,6 +95,7 @@ class Simulation {
       if (findings.list.length === 0) findings.add('simulation', error instanceof Error ? (error.stack ?? error.message) : String(error));
     }
     const history = this.#world.recorder.finish(time.monotonic());
+    this.#onHistory?.(history);
     if (findings.list.length === 0) verdict.judge(history);
     const answered = history.operations.filter(({ outcome }) => outcome.status === 'ok').length;
     return {

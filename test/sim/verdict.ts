@@ -8,6 +8,8 @@ import type { World } from './world.ts';
 export class Verdict {
   readonly #world: World;
   readonly #admin: Admin;
+  /** What every watch has been told by the time it is closed: set once all members agree. */
+  settledRevision: number | undefined;
 
   constructor(world: World, admin: Admin) {
     this.#world = world;
@@ -36,6 +38,7 @@ export class Verdict {
       }
       await this.#world.sleep(100);
     }
+    this.settledRevision = revision;
     for (const member of members) {
       const answer = await this.#admin.hashKv(member, revision);
       if ('ok' in answer) samples.push({ member: member.name, revision, compactRevision: answer.ok.compactRevision, hash: answer.ok.hash });
@@ -59,7 +62,9 @@ export class Verdict {
 
   judge(history: History): void {
     const { findings } = this.#world;
-    findings.addAll(checkHistory(history));
+    const { settledRevision } = this;
+    const isAutomatic = this.#world.plan.settings.autoCompactionRetention > 0;
+    findings.addAll(checkHistory(history, { isAutomatic, ...(settledRevision !== undefined && { settledRevision }) }));
     this.#checkClaims(history);
   }
 

@@ -9,7 +9,8 @@ import { isTrouble } from './client.ts';
  */
 export class Watching {
   readonly #process: ClientProcess;
-  readonly #open = new Set<() => void>();
+  /** What closes each, and its record. */
+  readonly #open = new Map<() => void, OpenWatch>();
   #isStopped = false;
 
   constructor(process: ClientProcess) {
@@ -25,7 +26,14 @@ export class Watching {
 
   stop(): void {
     this.#isStopped = true;
-    for (const close of this.#open) close();
+    for (const close of this.#open.keys()) close();
+  }
+
+  /** The process is dead: nobody is there to be told anything. */
+  died(): void {
+    const time = this.#process.world.time.monotonic();
+    for (const recorded of this.#open.values()) recorded.message({ type: 'closed', time });
+    this.#open.clear();
   }
 
   #watchAll(startRevision: number): void {
@@ -98,7 +106,7 @@ export class Watching {
           again(0);
         })
       : undefined;
-    this.#open.add(close);
+    this.#open.set(close, recorded);
   }
 }
 

@@ -44,6 +44,7 @@ export class World {
     });
     const names = Array.from({ length: plan.members }, (_, at) => `m${at + 1}`);
     const initialCluster = Object.fromEntries(names.map((name) => [name, [peerUrlOf(name, 0)]]));
+    for (const name of names) this.numberOf(name);
     this.members = names.map((name) => new Member(name, this, { initialCluster, state: 'new' }));
   }
 
