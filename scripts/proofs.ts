@@ -26,6 +26,7 @@ const parts: readonly Part[] = [
   { name: 'differential', args: [vitest, ...proofs, 'test/differential'] },
   { name: 'crash', args: [vitest, ...proofs, 'test/crash'] },
   { name: 'store', args: [vitest, ...proofs, 'test/store'] },
+  { name: 'checkers', args: [vitest, ...proofs, 'test/checkers'] },
   { name: 'sim', args: [...onSources, 'test/sim/main.ts', '--seeds', '1000', '--jobs', '2'] },
   { name: 'mutants', args: [...onSources, 'test/mutants/main.ts'] },
   { name: 'nemesis', args: [...onSources, 'test/nemesis/main.ts', '--short'] },
