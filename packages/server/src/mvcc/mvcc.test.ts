@@ -432,27 +432,14 @@ describe('a store whose history a snapshot replaced', () => {
       begin = resolve;
     });
     const replaced = begun.then(() => replaceBy(other));
-    const reads = [
-      mvcc.hashKv(
-        0,
-        interrupted(() => begun),
-      ),
-      mvcc.range(
-        rangeOf({}),
-        interrupted(() => begun),
-      ),
-      mvcc.hashKv(
-        0,
-        interrupted(() => replaced),
-      ),
-      mvcc.range(
-        rangeOf({}),
-        interrupted(() => replaced),
-      ),
-      mvcc.range(
-        rangeOf({ revision: 60 }),
-        interrupted(() => replaced),
-      ),
+    const whileReplaced = interrupted(() => begun);
+    const afterwards = interrupted(() => replaced);
+    const reads: Promise<unknown>[] = [
+      mvcc.hashKv(0, whileReplaced),
+      Promise.resolve(mvcc.range(rangeOf({}), whileReplaced)),
+      mvcc.hashKv(0, afterwards),
+      Promise.resolve(mvcc.range(rangeOf({}), afterwards)),
+      Promise.resolve(mvcc.range(rangeOf({ revision: 60 }), afterwards)),
     ];
     begin();
     const ended = await Promise.allSettled(reads);

@@ -36,14 +36,14 @@ export interface SnapshotTrailer {
   readonly checksum: string;
 }
 
-export type RowCounts = Readonly<Record<SnapshotTable, number>>;
+type RowCounts = Readonly<Record<SnapshotTable, number>>;
 export type SnapshotTable = Exclude<Table, 'local'>;
 
 /** All but what a member remembers for itself. */
 export const snapshotTables: readonly SnapshotTable[] = tables.filter((table): table is SnapshotTable => table !== 'local');
 
 /** Of a chunk with more than one row. */
-export const chunkBytesMax: number = 256 << 10;
+const chunkBytesMax = 256 << 10;
 /** A larger one is not believed: no row is as large, as it came through the log. */
 export const anyChunkBytesMax: number = 65 << 20;
 
