@@ -241,7 +241,7 @@ describe.each(lines)('etcdctl %s', (line) => {
     for (const driven of [theirs, ours]) {
       const removed = driven.member('added');
       await expect(removed.restart()).rejects.toThrow();
-      expect((await within('the removed member ends', removed.exited, startMs)).code).toBe(0);
+      expect((await within('the removed member ends', removed.exited, startMs)).code, removed.output).toBe(0);
     }
   });
 });

@@ -23,7 +23,8 @@ export class Etcdctl {
   /** Runs to the end. */
   async run(args: readonly string[], stdin = '', timeoutMs = 20_000): Promise<Finished> {
     const running = this.start(args);
-    running.type(stdin);
+    // It may have ended already, and does not read.
+    if (stdin !== '') running.type(stdin);
     running.closeInput();
     const code = await within(`etcdctl ${args.join(' ')} ends`, running.exited, timeoutMs);
     return { stdout: running.stdout, stderr: running.stderr, code };

@@ -25,6 +25,7 @@ class World {
   readonly network = loopback({ runtime: this.runtime });
   readonly peerNetwork = inProcessPeers(this.runtime);
   readonly servers = new Map<string, ConclaveServer>();
+  readonly #disks = new Map<string, { readonly disk: SimulatedDisk; readonly backend: MemoryBackend }>();
 
   /** Founds a cluster of these, or starts members that were added. */
   async start(names: readonly string[], options: (name: string) => ServerOptions = () => ({})): Promise<void> {
@@ -37,6 +38,13 @@ class World {
       this.servers.set(name, await startServer({ ...config, ...options(name) }));
     });
     await runtime.run(Promise.all(started));
+  }
+
+  /** A data dir that outlives the server. */
+  onDisk(name: string): ServerOptions {
+    const kept = this.#disks.get(name) ?? { disk: new SimulatedDisk(), backend: new MemoryBackend() };
+    this.#disks.set(name, kept);
+    return { dataDir: '/data', storage: { disk: kept.disk.mount(), backend: () => kept.backend } };
   }
 
   async stop(name: string): Promise<void> {
@@ -169,13 +177,7 @@ describe('a cluster', () => {
 
   it('raises no entry of a version that one of its members does not know, until that one is of a newer release', async () => {
     const raise = { action: AlarmRequest_AlarmAction.ACTIVATE, alarm: AlarmType.NOSPACE, memberId: 1n };
-    const disks = new Map<string, SimulatedDisk>(['a', 'b', 'c'].map((name) => [name, new SimulatedDisk()]));
-    const backends = new Map([...disks.keys()].map((name) => [name, new MemoryBackend()]));
-    const options = (name: string, entryVersion: number): ServerOptions => ({
-      dataDir: '/data',
-      storage: { disk: disks.get(name)!.mount(), backend: () => backends.get(name)! },
-      entryVersion,
-    });
+    const options = (name: string, entryVersion: number): ServerOptions => ({ ...world.onDisk(name), entryVersion });
     await world.start(['a', 'b', 'c'], (name) => options(name, name === 'c' ? firstEntryVersion : newestEntryVersion));
     for (const name of ['a', 'b', 'c']) expect(await world.call(name, Maintenance.methods.alarm, raise)).toBe('not capable');
     await world.ask('c', KV.methods.put, { key: encoder.encode('a'), value: encoder.encode('1') });
@@ -190,6 +192,17 @@ describe('a cluster', () => {
     await expect(world.start(['c'], (name) => options(name, firstEntryVersion))).rejects.toThrow(
       'the cluster has entries up to version 2, this program knows 1',
     );
+  });
+
+  it('tells a member that was removed while it was down, when it starts again', async () => {
+    await world.start(['a', 'b', 'c'], (name) => world.onDisk(name));
+    const { memberId } = world.at('c');
+    await world.stop('c');
+    await world.ask('a', memberRemove, { id: memberId });
+    for (const _ of ['told by the others', 'known by itself']) {
+      await expect(world.start(['c'], (name) => world.onDisk(name))).rejects.toThrow('has been permanently removed from the cluster');
+    }
+    await world.ask('b', KV.methods.put, { key: encoder.encode('a'), value: encoder.encode('1') });
   });
 
   it('does not take a joiner that describes another cluster', async () => {

@@ -116,6 +116,8 @@ export class MemberRemovedError extends Error {
   }
 }
 
+/** Between two attempts to be heard by the cluster. */
+const retryMs = 100;
 /** Who asked a member to remove itself is still to be answered. As in etcd. */
 const removedGraceMs = 1_000;
 
@@ -256,7 +258,13 @@ class EmbeddedServer implements ConclaveServer {
       const error = await Promise.race([this.failed, new Promise<Error | undefined>((resolve) => replica.readBarrier(resolve))]);
       if (error === undefined) return;
       this.#runtime.log.warn({ error: error.message }, 'waiting for a leader');
+      await this.#pause();
     }
+  }
+
+  /** A member that takes part no more refuses at once: without a pause nothing else would get its turn. */
+  #pause(): Promise<void> {
+    return new Promise((resolve) => this.#runtime.timer(retryMs, resolve));
   }
 
   /** Tells the cluster, through the log, what only this member knows of itself. */
@@ -279,6 +287,7 @@ class EmbeddedServer implements ConclaveServer {
         // Why it failed, and not that it could not be asked any more.
         if (this.#hasFailed) await this.failed;
         this.#runtime.log.warn({ error: String(error) }, 'the member could not be published, trying again');
+        await this.#pause();
       });
     }
   }
