@@ -8,6 +8,9 @@ import {
   Maintenance,
   type Member as MemberEntry,
   type MethodDescriptor,
+  Watch,
+  WatchRequest,
+  WatchResponse,
   type WireErrorKey,
 } from '@conclave/protocol';
 import { Machine } from '@conclave/testing';
@@ -29,7 +32,7 @@ export class Admin {
   constructor(world: World) {
     const { calls, recorder, time } = world;
     this.#world = world;
-    this.#machine = new Machine(time, { name: 'admin' });
+    this.#machine = new Machine(time, { name: 'admin', quantumMs: 1 });
     this.#machine.boot();
     this.#transport = recordingTransport(calls.transportOf(this.#machine), { recorder, client: 0, now: () => time.monotonic() });
   }
@@ -40,8 +43,7 @@ export class Admin {
     request: Init<In>,
     timeoutMs = 3_000,
   ): Promise<Answer<Out>> {
-    const connection = this.#connections.get(member.name) ?? this.#transport(member.name);
-    this.#connections.set(member.name, connection);
+    const connection = this.#connection(member);
     const deadline = this.#world.time.monotonic() + timeoutMs;
     return new Promise((resolve) => {
       connection.unary(method.path, method.input.encode(request as never), { deadline }, (end, response) => {
@@ -70,6 +72,41 @@ export class Admin {
   async memberList(deadline: number): Promise<readonly MemberEntry[] | undefined> {
     const answer = await this.persist(deadline, (member) => this.call(member, Cluster.methods.memberList, { linearizable: true }));
     return 'ok' in answer ? answer.ok.members : undefined;
+  }
+
+  /**
+   * Watches everything at this member for as long as the run lasts. Compaction takes history away from clients that were cut off; what no answer accounts
+   * for is then known from here.
+   */
+  observe(member: Member, startRevision = 1): void {
+    const { world } = this;
+    let next = startRevision;
+    const again = (ms: number): void => void world.time.timer(ms, () => this.observe(member, next));
+    if (!member.isUp) {
+      again(100);
+      return;
+    }
+    const stream = this.#connection(member).stream(
+      Watch.methods.watch.path,
+      {},
+      {
+        onMessage: (bytes) => {
+          const { events, compactRevision, canceled } = WatchResponse.decode(bytes);
+          const last = events.at(-1)?.kv;
+          if (last !== undefined) next = last.modRevision + 1;
+          if (compactRevision > 0) next = compactRevision;
+          if (canceled) stream.cancel();
+        },
+        onEnd: () => again(100),
+      },
+    );
+    stream.write(WatchRequest.encode({ createRequest: { key: Buffer.of(0), rangeEnd: Buffer.of(0), startRevision } }));
+  }
+
+  #connection(member: Member): Connection {
+    const connection = this.#connections.get(member.name) ?? this.#transport(member.name);
+    this.#connections.set(member.name, connection);
+    return connection;
   }
 
   /** Makes room and takes the alarm back whenever the members are out of space. */

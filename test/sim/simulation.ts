@@ -67,6 +67,7 @@ class Simulation {
     try {
       for (const member of this.#world.members) member.start();
       for (const client of this.#clients) client.start();
+      if (this.#losesHistory) for (const member of this.#world.members) this.#admin.observe(member);
       await this.#phase('start', () => this.#servesAt(this.#world.members), recoveryMs);
       this.#faults.start();
       if (this.#plan.quotas.length > 0) void this.#admin.keepSpace();
@@ -107,6 +108,11 @@ class Simulation {
       answered,
       summary: this.#summary(),
     };
+  }
+
+  get #losesHistory(): boolean {
+    const { workload, settings, quotas } = this.#plan;
+    return workload.compactionShare > 0 || settings.autoCompactionRetention > 0 || quotas.length > 0;
   }
 
   /** A run that has failed goes on a little, for what the failure leads to, and no longer. */

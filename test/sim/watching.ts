@@ -1,5 +1,5 @@
 import { allKeys, isConclaveError, prefix } from '@conclave/sdk';
-import type { WatchEvent as RecordedEvent, KeyValue as RecordedKeyValue } from '@conclave/testkit';
+import type { OpenWatch, WatchEvent as RecordedEvent, KeyValue as RecordedKeyValue } from '@conclave/testkit';
 import type { ClientProcess } from './client.ts';
 import { isTrouble } from './client.ts';
 
