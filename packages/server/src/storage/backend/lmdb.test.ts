@@ -197,6 +197,38 @@ test('a scan that was left half way stops the next commit, a returned one does n
   await backend.close();
 });
 
+test('a view keeps pages from being used again for as long as it is open, and no longer', async () => {
+  const backend = openBackend();
+  const rewrite = async (times: number): Promise<number> => {
+    for (let time = 0; time < times; time++) await backend.commit({ rows: rowsOf(100, 1000) });
+    return backend.size().total;
+  };
+  const before = await rewrite(10);
+  for (let time = 0; time < 20; time++) {
+    const view = backend.view();
+    // Left half way, as a reader of chunks does, in this turn and in a later one.
+    for (const _ of view.scan('head', emptyKey, undefined)) break;
+    await rewrite(1);
+    for (const _ of view.scan('head', emptyKey, undefined)) break;
+    view.close();
+  }
+  expect(await rewrite(10)).toBeLessThan(1.5 * before);
+  const held = backend.view();
+  expect(await rewrite(20)).toBeGreaterThan(3 * before);
+  held.close();
+  const after = await rewrite(2);
+  expect(await rewrite(20)).toBeLessThan(1.1 * after);
+  await backend.close();
+});
+
+test('closing closes the views that are open', async () => {
+  const backend = openBackend();
+  await backend.commit({ rows: rowsOf(10, 10) });
+  const view = backend.view();
+  await backend.close();
+  expect(() => [...view.scan('head', emptyKey, undefined)]).toThrow('the view is closed');
+});
+
 test('closing waits for the commit under way', async () => {
   const backend = openBackend();
   const committed = backend.commit({ rows: rowsOf(3000, 100) });
