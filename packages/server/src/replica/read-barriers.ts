@@ -15,7 +15,8 @@ interface Waiter {
 /** Reads of one turn of the loop: raft was asked for all of them at once. */
 interface Asked {
   waiters: Waiter[];
-  readonly askedAt: number;
+  /** Of the first question that asked for them. */
+  readonly context: number;
 }
 
 /** Reads that may see the state once `index` is applied. */
@@ -34,23 +35,24 @@ const askAgainMs = 500;
 
 /**
  * Linearizable reads (thesis section 6.4): those of one turn are gathered, raft is asked for the read index once, and when that index is
- * applied they go ahead. Each question has a context of its own, also a repeated one: an answer to an old question says nothing about now.
+ * applied they go ahead. Each question has a context of its own, also a repeated one, and its answer holds for all reads that came before the
+ * question: so an answer that is longer on its way than a question waits for its repetition is as good.
  */
 export class ReadBarriers {
   readonly #options: ReadBarriersOptions;
   #gathered: Waiter[] = [];
-  /** By context. */
-  readonly #asked: Map<number, Asked> = new Map();
+  /** By context, ascending. */
+  #asked: Asked[] = [];
   /** By index, ascending: later questions have no earlier answers. */
   #confirmed: Confirmed[] = [];
   #lastContext = 0;
+  #lastAskedAt = Number.NEGATIVE_INFINITY;
+  /** Answers to questions up to here are those of an earlier leader. */
+  #voidContext = 0;
+  #isRepeatDue = false;
 
   constructor(options: ReadBarriersOptions) {
     this.#options = options;
-  }
-
-  get hasGathered(): boolean {
-    return this.#gathered.length > 0;
   }
 
   /** Adds a read to those of this turn. */
@@ -67,23 +69,26 @@ export class ReadBarriers {
     return { done, expiresAt: this.#options.runtime.monotonic() + this.#options.requestTimeoutMs };
   }
 
-  /** Asks for what was gathered. Without a leader it stays gathered. */
+  /** Asks for what was gathered, or once more for what was asked. Without a leader it stays to be asked. */
   ask(raft: Pick<Raft, 'readIndex'>): void {
-    if (this.#gathered.length === 0) return;
+    if (this.#gathered.length === 0 && !this.#isRepeatDue) return;
     const context = this.#lastContext + 1;
     if (!raft.readIndex(contextBytes(context))) return;
     this.#lastContext = context;
-    this.#asked.set(context, { waiters: this.#gathered, askedAt: this.#options.runtime.monotonic() });
+    this.#lastAskedAt = this.#options.runtime.monotonic();
+    this.#isRepeatDue = false;
+    if (this.#gathered.length === 0) return;
+    this.#asked.push({ waiters: this.#gathered, context });
     this.#gathered = [];
   }
 
   /** Raft answers. */
   confirmed(contextOfAnswer: Uint8Array, index: number): void {
     const context = contextNumber(contextOfAnswer);
-    const asked = this.#asked.get(context);
-    if (asked === undefined) return; // Asked again meanwhile, or expired.
-    this.#asked.delete(context);
-    this.#confirm(index, asked.waiters);
+    if (context <= this.#voidContext) return;
+    let answered = 0;
+    while (answered < this.#asked.length && this.#asked[answered]!.context <= context) answered += 1;
+    for (const { waiters } of this.#asked.splice(0, answered)) this.#confirm(index, waiters);
   }
 
   #confirm(index: number, waiters: readonly Waiter[]): void {
@@ -100,22 +105,24 @@ export class ReadBarriers {
     for (const { waiters } of this.#confirmed.splice(0, ready)) this.#finish(waiters, undefined);
   }
 
-  /** What was asked this long ago may never be answered (the default), or the leader changed (0). Gathers it again. */
-  askAgain(olderThanMs: number = askAgainMs): void {
-    const now = this.#options.runtime.monotonic();
-    for (const [context, { waiters, askedAt }] of this.#asked) {
-      if (now - askedAt < olderThanMs) break;
-      this.#asked.delete(context);
-      this.#gathered.push(...waiters);
-    }
+  /** A question of long ago may never be answered: it is to be put again, unless another was put since. */
+  askAgain(): void {
+    const { runtime } = this.#options;
+    this.#isRepeatDue = this.#asked.length > 0 && runtime.monotonic() - this.#lastAskedAt >= askAgainMs;
+  }
+
+  /** What was asked is to be asked of another leader, and what the old one still says counts no more. */
+  leaderChanged(): void {
+    this.#voidContext = this.#lastContext;
+    this.#gathered = [...this.#asked.flatMap(({ waiters }) => waiters), ...this.#gathered];
+    this.#asked = [];
+    this.#isRepeatDue = false;
   }
 
   expire(): void {
     this.#gathered = this.#expireAmong(this.#gathered, 'request-timeout');
-    for (const [context, asked] of this.#asked) {
-      asked.waiters = this.#expireAmong(asked.waiters, 'request-timeout');
-      if (asked.waiters.length === 0) this.#asked.delete(context);
-    }
+    for (const asked of this.#asked) asked.waiters = this.#expireAmong(asked.waiters, 'request-timeout');
+    this.#asked = this.#asked.filter(({ waiters }) => waiters.length > 0);
     for (const confirmed of this.#confirmed) confirmed.waiters = this.#expireAmong(confirmed.waiters, 'request-timeout-applied-index');
   }
 
@@ -129,9 +136,9 @@ export class ReadBarriers {
 
   /** The member stops. */
   abandon(): void {
-    const waiters = [this.#gathered, ...[...this.#asked.values(), ...this.#confirmed].map((batch) => batch.waiters)].flat();
+    const waiters = [this.#gathered, ...[...this.#asked, ...this.#confirmed].map((batch) => batch.waiters)].flat();
     this.#gathered = [];
-    this.#asked.clear();
+    this.#asked = [];
     this.#confirmed = [];
     this.#finish(waiters, refusal('server-stopped'));
   }

@@ -156,6 +156,38 @@ describe('reads', () => {
     expect(stale.state).toEqual(['new']);
   });
 
+  it('are answered however long the way to the leader is', async () => {
+    const cluster = await ReplicaCluster.started();
+    cluster.faults = { isCut: false, loss: 0, duplication: 0, delayMs: [150, 150] };
+    await cluster.runtime.advance(1000);
+    await cluster.settle();
+    const far = read(await cluster.follower());
+    await cluster.runtime.advance(1000);
+    expect(far.state).toEqual([]);
+  });
+
+  it('whose question or answer is lost are answered with those that come later, or when the question is repeated', async () => {
+    const cluster = await ReplicaCluster.started();
+    const follower = await cluster.follower();
+    let lost = 0;
+    cluster.passes = (frame) => {
+      const isLost = frame.kind === 'raft' && frame.message.type === 'readIndexResponse' && lost++ === 0;
+      return !isLost;
+    };
+    const first = read(follower);
+    await cluster.runtime.advance(100);
+    expect(first.state).toBe('pending');
+    const second = read(follower);
+    await cluster.runtime.advance(100);
+    expect([first.state, second.state]).toEqual([[], []]);
+    lost = 0;
+    const third = read(follower);
+    await cluster.runtime.advance(300);
+    expect(third.state).toBe('pending');
+    await cluster.runtime.advance(500);
+    expect(third.state).toEqual([]);
+  });
+
   it('are asked again when the leader changes', async () => {
     const cluster = await ReplicaCluster.started();
     const leader = await cluster.leader();

@@ -424,7 +424,7 @@ export class Replica<R> {
     if (role === 'leader') this.#ledSince = runtime.monotonic();
     if (leader === before.leader && term === before.term) return;
     // An answer that is under way may be of a leader that was deposed before it was asked: the question is put again.
-    this.#reads.askAgain(0);
+    this.#reads.leaderChanged();
     this.#door.calls.leaderChanged();
     this.#questions.wake();
     this.#transfer.look();
