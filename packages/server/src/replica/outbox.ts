@@ -2,7 +2,7 @@ import type { MemberId } from '@conclave/raft';
 import type { PeerFrame, PeerPacket, Peers } from './ports.ts';
 
 /** What a packet says of its sender. */
-export type Vitals = Pick<PeerPacket, 'from' | 'incarnation' | 'durableIndex' | 'commitIndex'>;
+type Vitals = Pick<PeerPacket, 'from' | 'incarnation' | 'durableIndex' | 'commitIndex'>;
 
 export interface OutboxOptions {
   readonly peers: Pick<Peers, 'send'>;

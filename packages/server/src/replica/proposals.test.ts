@@ -16,6 +16,7 @@ function proposals() {
   const taken: Uint8Array[] = [];
   const raft = {
     term: 1,
+    isLeader: false,
     propose: (data: Uint8Array) => {
       taken.push(data);
       return { status: 'forwarded', leader: 2n } as const;
@@ -69,5 +70,32 @@ describe('a request that was proposed in an earlier term', () => {
     waiting.begins(2);
     await runtime.advance(0);
     expect(covered.said).toBe('etcdserver: leader changed (unknown)');
+  });
+});
+
+describe('requests on their way to the leader', () => {
+  it('are held back while many are, and go on as those are answered', async () => {
+    const { runtime, raft, waiting } = proposals();
+    let count = 0;
+    const propose = raft.propose;
+    raft.propose = (data) => {
+      count += 1;
+      return propose(data);
+    };
+    const body = new Uint8Array(100_000);
+    for (let at = 0; at < 10; at++) {
+      waiting.add({ kind: 'put', body, user: '', authRevision: 0, deadline: Number.POSITIVE_INFINITY }).catch(() => undefined);
+    }
+    expect([waiting.enter(raft, 1 << 30), count, waiting.mayEnter]).toEqual([false, 2, false]);
+    waiting.begins(2);
+    expect(waiting.mayEnter).toBe(true);
+    raft.term = 2;
+    waiting.enter(raft, 1 << 30);
+    expect(count).toBe(4);
+    // A leader asks nobody: raft says how much it takes.
+    raft.isLeader = true;
+    waiting.enter(raft, 1 << 30);
+    expect(count).toBe(10);
+    await runtime.advance(0);
   });
 });

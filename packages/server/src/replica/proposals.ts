@@ -46,7 +46,13 @@ interface Entered<R> extends Proposal<R> {
 /** What a queued proposal costs beside its body. */
 const overheadBytes = 256;
 
-type Proposer = Pick<Raft, 'propose' | 'proposeConfChange' | 'term'>;
+/**
+ * Of the bytes that may wait before the log, the share that a follower has on its way. The leader drops what is too much for it, and a request that is
+ * dropped there is lost: so its followers together do not ask for more than it takes.
+ */
+const forwardedShare = 1 / 4;
+
+type Proposer = Pick<Raft, 'propose' | 'proposeConfChange' | 'term' | 'isLeader'>;
 
 /**
  * The requests this member received: first queued, until raft takes them into the log (or on the way to the leader), then waiting for their
@@ -70,6 +76,9 @@ export class Proposals<R> {
   #turnExpiresAt: number | undefined;
   /** By counter; oldest first. */
   readonly #waiting: Map<number, Entered<R>> = new Map();
+  #waitingBytes = 0;
+  /** Less waits than when the queue was last held back. */
+  #hasRoom = false;
   /** Of the last entry applied. */
   #appliedTerm = 0;
 
@@ -115,18 +124,26 @@ export class Proposals<R> {
    */
   enter(raft: Proposer, maxBytes: number): boolean {
     this.#turnExpiresAt = undefined;
+    this.#hasRoom = false;
     if (this.#changes.length > 0) this.#enterChange(raft);
     if (this.#urgent.length > 0) this.#enterUrgent(raft);
     return this.#queue.length > 0 && this.#enterQueue(raft, maxBytes);
   }
 
+  /** Whether what was held back may enter now. */
+  get mayEnter(): boolean {
+    return this.#hasRoom && this.#queue.length > 0;
+  }
+
   #enterQueue(raft: Proposer, maxBytes: number): boolean {
     const now = this.#options.runtime.monotonic();
     let [taken, takenBytes, isDropped] = [0, 0, false];
+    const maxWaitingBytes = raft.isLeader ? Number.POSITIVE_INFINITY : this.#options.maxQueuedBytes * forwardedShare;
     for (const proposal of this.#queue) {
-      const bytes = proposal.request.body.length + overheadBytes;
+      const bytes = bytesOf(proposal);
       if (taken > 0 && takenBytes + bytes > maxBytes) break;
-      isDropped = !this.#enterOne(raft, proposal, now);
+      const isTooMuch = this.#waitingBytes > 0 && this.#waitingBytes + bytes > maxWaitingBytes;
+      isDropped = isTooMuch || !this.#enterOne(raft, proposal, now);
       if (isDropped) break;
       taken += 1;
       takenBytes += bytes;
@@ -178,6 +195,7 @@ export class Proposals<R> {
     if (result.status === 'dropped') return result;
     this.#counter = counter;
     this.#waiting.set(counter, { ...proposal, term: raft.term, isCovered: false });
+    this.#waitingBytes += bytesOf(proposal);
     if (change !== undefined) this.#changeUnderWay = counter;
     return result;
   }
@@ -196,8 +214,7 @@ export class Proposals<R> {
     this.#appliedTerm = term;
     for (const [counter, proposal] of this.#waiting) {
       if (proposal.term >= term) break;
-      this.#waiting.delete(counter);
-      if (counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
+      this.#forget(counter, proposal);
       proposal.reject(proposal.isCovered ? refusal('leader-changed') : refusalBeforeLog('leader-changed'));
     }
   }
@@ -210,11 +227,18 @@ export class Proposals<R> {
   /** An entry was applied: whoever waits for it here is answered. */
   applied(request: LoggedRequest, result: R): void {
     if (!this.#isOwn(request)) return;
-    if (request.counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
     const proposal = this.#waiting.get(request.counter);
     if (proposal === undefined) return; // It had expired.
-    this.#waiting.delete(request.counter);
+    this.#forget(request.counter, proposal);
     proposal.resolve(result);
+  }
+
+  /** It waits no more. */
+  #forget(counter: number, proposal: Proposal<R>): void {
+    this.#waiting.delete(counter);
+    this.#waitingBytes -= bytesOf(proposal);
+    this.#hasRoom = true;
+    if (counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
   }
 
   /** Proposed by this member, since it was started. */
@@ -226,7 +250,7 @@ export class Proposals<R> {
   expire(): void {
     const now = this.#options.runtime.monotonic();
     for (const proposal of takeExpired(this.#queue, now)) {
-      this.#queuedBytes -= proposal.request.body.length + overheadBytes;
+      this.#queuedBytes -= bytesOf(proposal);
       this.#tellBeforeLog(proposal);
     }
     for (const proposal of takeExpired(this.#changes, now)) this.#tellBeforeLog(proposal);
@@ -240,8 +264,7 @@ export class Proposals<R> {
   }
 
   #expire(counter: number, proposal: Proposal<R>): void {
-    this.#waiting.delete(counter);
-    if (counter === this.#changeUnderWay) this.#changeUnderWay = undefined;
+    this.#forget(counter, proposal);
     proposal.reject(refusal(this.#timeoutKey(proposal)));
   }
 
@@ -262,9 +285,14 @@ export class Proposals<R> {
     this.#queue = [];
     this.#queuedBytes = 0;
     this.#waiting.clear();
+    this.#waitingBytes = 0;
     for (const proposal of queued) proposal.reject(refusalBeforeLog('server-stopped'));
     for (const proposal of waiting) proposal.reject(refusal('server-stopped'));
   }
+}
+
+function bytesOf({ request }: { readonly request: NewProposal }): number {
+  return request.body.length + overheadBytes;
 }
 
 /** Takes out of a queue, oldest first, what has expired. */

@@ -131,7 +131,8 @@ export class Replica<R> {
     const leader = (): MemberId => raft.leader;
     this.#questions = new LeaderQuestions({ runtime, self, leader, calls, requestTimeoutMs, attemptMs: electionTimeoutMs });
     this.#transfer = new LeadershipTransfer({ runtime, self, raft, timeoutMs: requestTimeoutMs });
-    this.#ticker = new Ticker(runtime, tickMs, () => loop.drive(() => this.#tick()));
+    const onTick = (): void => loop.drive(() => this.#tick());
+    this.#ticker = new Ticker({ runtime, intervalMs: tickMs, toleratedMs: electionTimeoutMs / 2, onTick });
     this.leases = new LeaseKeeper({
       runtime,
       table: leases,
@@ -391,7 +392,7 @@ export class Replica<R> {
     // The news would only have the question put again.
     if (!isNewLeader) this.#reads.ask(this.#raft);
     if (this.#raft.hasReady()) this.#handle(this.#raft.ready());
-    return isBatchFull || isNewLeader || this.#raft.hasReady();
+    return isBatchFull || isNewLeader || this.#proposals.mayEnter || this.#raft.hasReady();
   }
 
   #rest(): void {

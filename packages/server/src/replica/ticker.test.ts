@@ -11,12 +11,14 @@ class BusyRuntime extends VirtualRuntime {
   }
 }
 
-function world(): { runtime: BusyRuntime; ticker: Ticker; ticks: number[] } {
-  const runtime = new BusyRuntime();
+function world(): { runtime: BusyRuntime; ticker: Ticker; ticks: number[]; late: unknown[] } {
+  const late: unknown[] = [];
+  const runtime = new BusyRuntime({ log: { debug() {}, info() {}, warn: (fields) => late.push(fields), error() {} } });
   const ticks: number[] = [];
-  const ticker = new Ticker(runtime, 100, () => ticks.push(runtime.monotonic()));
+  const onTick = (): void => void ticks.push(runtime.monotonic());
+  const ticker = new Ticker({ runtime, intervalMs: 100, toleratedMs: 500, onTick });
   ticker.start();
-  return { runtime, ticker, ticks };
+  return { runtime, ticker, ticks, late };
 }
 
 describe('ticks', () => {
@@ -47,6 +49,17 @@ describe('ticks', () => {
     expect([ticks, turns.length]).toEqual([[], 1]);
     turns[0]!();
     expect(ticks).toEqual([5100]);
+  });
+
+  it('say so when they are very late', async () => {
+    const { runtime, late } = world();
+    await runtime.advance(100);
+    runtime.heldUpMs += 400;
+    await runtime.advance(100);
+    expect(late).toEqual([]);
+    runtime.heldUpMs += 700;
+    await runtime.advance(100);
+    expect(late).toEqual([{ lateMs: 700 }]);
   });
 
   it('end when stopped, also the one that waits for its turn', async () => {
