@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { StalledBackend } from '@conclave/testkit';
+import { eventually, StalledBackend } from '@conclave/testkit';
 import { systemRuntime } from '@conclave/wire';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Backend } from './backend/backend.ts';
@@ -83,4 +83,14 @@ test('a mark that comes while an entry is applied does not cut the entry in two'
   await store.flush();
   expect([backend.count('head'), backend.count('local')]).toEqual([1, 2]);
   await store.close();
+});
+
+test('a mark becomes durable without an entry to go along with', async () => {
+  const backend = new MemoryBackend();
+  const store = new BufferedStore({ backend, runtime, fatal, bounds: { flushDelayMs: 1 } });
+  new StoredLocalMemory(store, 1).notePeer(7n, { incarnation: 1, index: 1 });
+  await eventually('the mark', () => backend.count('local') === 1);
+  new StoredLocalMemory(store, 1).notePeer(8n, { incarnation: 1, index: 1 });
+  await store.close();
+  expect(backend.count('local')).toBe(2);
 });

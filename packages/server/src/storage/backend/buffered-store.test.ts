@@ -442,6 +442,16 @@ describe('a store whose rows a snapshot replaces', () => {
     expect(shown(inner.scan('local', at(0), undefined))).toEqual(['01 = 01', '02 = 02']);
   });
 
+  test('that is closed before anybody has read it is closed all the same', async () => {
+    const inner = new MemoryBackend();
+    const life = new Life(inner);
+    life.backend.releaseAll();
+    await life.store.replace(9, twoRows);
+    life.store.put('local', at(1), at(1));
+    await life.store.close();
+    expect(inner.count('head')).toBe(2);
+  });
+
   test('is not replaced by an older state, in the middle of an entry, or twice at once', async () => {
     const life = new Life(new MemoryBackend());
     applied(life);

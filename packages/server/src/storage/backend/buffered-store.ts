@@ -162,6 +162,7 @@ export class BufferedStore implements Store {
     if (this.#rows === 'open') return;
     this.#rows = 'open';
     reload();
+    this.#flushSoon();
     this.#tellRoom();
   }
 
@@ -185,7 +186,7 @@ export class BufferedStore implements Store {
     this.#isClosed = true;
     try {
       await this.#replacement;
-      if (!this.#isFailed) await this.flush();
+      if (!this.#isFailed && this.isReadable) await this.flush();
     } finally {
       this.#timer?.cancel();
       await this.#backend.close();
@@ -220,7 +221,7 @@ export class BufferedStore implements Store {
       else this.#flushingWaiters.push({ resolve, reject });
     });
     this.#filling = this.#filling.localOnly();
-    this.#isDirty = false;
+    this.#isDirty = this.#filling.rows('local').size > 0;
     try {
       await write(async (changes) => {
         if (this.#isClosed) throw new Error('the store was closed while its state was replaced');
@@ -252,12 +253,15 @@ export class BufferedStore implements Store {
   }
 
   #write(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
-    // What a member remembers for itself belongs to no entry. It goes along with the next flush.
     if (table !== 'local') {
       if (!this.isReadable) throw new Error('a row was written while the state is replaced');
       this.#isMidEntry = true;
     }
     this.#filling.bytes += this.#filling.rows(table).set(key, value);
+    if (table !== 'local') return;
+    // What a member remembers for itself belongs to no entry, and waits for none.
+    this.#isDirty = true;
+    this.#flushSoon();
   }
 
   #flushSoon(): void {

@@ -424,6 +424,27 @@ describe('several at once', () => {
     }
   });
 
+  test('one that was complete and is not used any more goes when the next one comes, and one that is still to be put in place stays', async () => {
+    await using sender = await Member.open(new MemoryBackend());
+    fill(sender);
+    const early = await sender.snapshots.open();
+    const disk = new SimulatedDisk();
+    await using receiver = await Member.open(new MemoryBackend(), disk);
+    await (await receive(receiver, early, await chunksOf(early))).finish();
+    sender.put('later');
+    const late = await sender.snapshots.open();
+    const chunks = await chunksOf(late);
+    await (await receive(receiver, late, chunks)).finish();
+    expect(disk.names('/data/snap')).toHaveLength(2);
+    for (let index = 1; index <= early.snapshot.index; index++) receiver.applier.applyEmpty(index, 3);
+    await receiver.storage.store.flush();
+    await receiver.snapshots.receive({ ...late.snapshot, index: late.snapshot.index + 1 }, 1);
+    expect(disk.names('/data/snap')).toEqual([expect.stringContaining('.snap'), expect.stringContaining('.part')]);
+    await receiver.snapshots.restore(late.snapshot);
+    receiver.applier.reload();
+    expect(rowsOf(receiver.backend)).toEqual(rowsOf(sender.backend));
+  });
+
   test('closing lets go of one on its way, and the next start goes on with it', async () => {
     await using sender = await Member.open(new MemoryBackend());
     fill(sender);

@@ -68,7 +68,10 @@ export class StateSnapshots implements Snapshots {
     if (before?.isOf(snapshot, id)) return before;
     this.#reception = undefined;
     await before?.writer.abandon();
-    const writer = await this.#options.place.receive(snapshot, id);
+    const { place, store } = this.#options;
+    // One that was complete and came too late is never restored.
+    await place.removeUpTo(store.durableIndex);
+    const writer = await place.receive(snapshot, id);
     const reception = new Reception(snapshot, id, writer, (work) =>
       this.#inTurn(async () => {
         if (this.#reception === reception) this.#reception = undefined;
