@@ -131,6 +131,30 @@ describe('a countdown', () => {
     expect(begun).toEqual([{ id: 1n, at: 29_000 }]);
   });
 
+  it('starts anew spread, where so many would end at once that they could not be revoked in time', async () => {
+    const { runtime, table, keeper, begun } = world();
+    for (let id = 1n; id <= 3000n; id++) table.leases.set(id, id % 3n === 0n ? 7 : 5);
+    keeper.promote();
+    await runtime.advance(5999);
+    expect(begun).toEqual([]);
+    await runtime.advance(10_000);
+    expect(begun).toHaveLength(3000);
+    const inSecond = (second: number): number => begun.filter(({ at }) => Math.floor(at / 1000) === second).length;
+    const most = Math.max(...Array.from({ length: 20 }, (_, second) => inSecond(second)));
+    expect(most).toBeGreaterThan(700);
+    expect(most).toBeLessThan(800);
+    // None before its time, and those with the shorter TTL first.
+    expect(begun.findIndex(({ id }) => id % 3n === 0n)).toBeGreaterThanOrEqual(2000);
+  });
+
+  it('starts anew for each on its own where there are not so many', async () => {
+    const { runtime, table, keeper, begun } = world();
+    for (let id = 1n; id <= 100n; id++) table.leases.set(id, 5);
+    keeper.promote();
+    await runtime.advance(6200);
+    expect(begun).toHaveLength(100);
+  });
+
   it('is dropped when a client revokes the lease, and the id may be granted again', async () => {
     const { runtime, table, keeper, begun } = world();
     keeper.promote();
@@ -194,6 +218,17 @@ describe('a renewal', () => {
     const renewal = watched(it.keeper.renew(1n));
     await it.runtime.advance(0);
     expect([renewal.state, it.keeper.remainingSeconds(1n)]).toEqual(['deposed', 4]);
+  });
+
+  it('tells what is left and what was granted, until nothing is', async () => {
+    const { runtime, table, keeper } = world();
+    keeper.promote();
+    table.grant(7n, 5);
+    await runtime.advance(1500);
+    expect(await keeper.remaining(7n)).toEqual({ remainingSeconds: 3, grantedSeconds: 5 });
+    expect(await keeper.remaining(8n)).toBeUndefined();
+    keeper.demote();
+    await expect(keeper.remaining(7n)).rejects.toThrow('no leader');
   });
 
   it('is refused by a member that does not lead', async () => {
