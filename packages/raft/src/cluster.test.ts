@@ -17,6 +17,7 @@ function optionsOf(seed: number): ClusterOptions {
     crash: sometimes(0.01),
     pause: sometimes(0.01),
     partition: sometimes(0.01),
+    ambush: sometimes(0.05),
     lostReport: sometimes(0.5),
     confChange: sometimes(0.05),
     transfer: sometimes(0.02),

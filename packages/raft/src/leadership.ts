@@ -236,8 +236,7 @@ export class Leadership {
     const isNews = progress.matched(index);
     if (progress.state === 'probe' && index === progress.matchIndex) progress.becomeReplicate();
     if (progress.state === 'snapshot' && progress.matchIndex >= log.compactedIndex) progress.becomeReplicate();
-    if (!isNews) return;
-    if (index > log.committedIndex) this.advanceCommit();
+    if (isNews && index > log.committedIndex) this.advanceCommit();
     if (progress.member === this.#transferee) this.#continueTransfer();
   }
 

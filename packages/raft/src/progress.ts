@@ -26,7 +26,7 @@ export class Progress {
   /** Highest index known to be durable at the member, and equal to the leader's. Never decreases. */
   matchIndex = 0;
   nextIndex: number;
-  /** Up to where the member was told of commits. */
+  /** Up to where the last append told of commits. */
   toldCommit = 0;
   /** Heard from since the last check of the quorum. A new member counts as heard from. */
   isActive = true;
@@ -79,10 +79,10 @@ export class Progress {
 
   /** An append was sent with the entries up to `end`, of this many bytes; `hasEntries` false: with none. */
   sent(end: number, hasEntries: boolean, bytes: number, commitIndex: number, beat: number): void {
+    this.toldCommit = Math.min(commitIndex, end);
     if (this.state === 'replicate') {
       if (hasEntries) this.#addInflight(end, bytes);
       if (hasEntries) this.nextIndex = end + 1;
-      this.toldCommit = Math.max(this.toldCommit, Math.min(commitIndex, end));
       if (this.#isDoubted) this.#probedAtBeat = beat;
       this.#isDoubted = false;
     } else {
@@ -123,7 +123,6 @@ export class Progress {
   becomeReplicate(): void {
     this.state = 'replicate';
     this.nextIndex = this.matchIndex + 1;
-    this.toldCommit = 0;
     this.#forget();
   }
 

@@ -1,7 +1,7 @@
 /** Whole clusters in virtual time, under faults drawn from a seed, watched by what Raft promises. */
 
 import type { ConfChange, Entry, InstallSnapshot, MemberId, PeerMessage, Ready } from '../src/types.ts';
-import { Host, type HostConfig, type HostListener } from './host.ts';
+import { Host, type HostConfig, type HostListener, newDisk } from './host.ts';
 import { entryText, messageText } from './print.ts';
 import { Witness } from './witness.ts';
 
@@ -16,6 +16,8 @@ export interface Faults {
   readonly crash: number;
   readonly pause: number;
   readonly partition: number;
+  /** Of each entry, where it is applied first, which is at a leader that has just answered somebody. */
+  readonly ambush: number;
   readonly lostReport: number;
   readonly confChange: number;
   readonly transfer: number;
@@ -45,6 +47,7 @@ const noFaults: Faults = {
   crash: 0,
   pause: 0,
   partition: 0,
+  ambush: 0,
   lostReport: 0,
   confChange: 0,
   transfer: 0,
@@ -66,6 +69,8 @@ interface Node {
   pausedUntil: number;
   /** Lives: an event of an earlier one does not reach it. */
   life: number;
+  /** Its disk takes so many times longer than others'. */
+  readonly diskFactor: number;
   isFlushing: boolean;
   isApplying: boolean;
   /** Members that are being brought a snapshot. */
@@ -96,12 +101,15 @@ export class Cluster implements HostListener {
   }
 
   #add(id: MemberId, founders: readonly MemberId[]): void {
-    const host = new Host({ ...this.#options.config, id, electionTimeoutJitter: this.#random }, founders, this);
+    const { config } = this.#options;
+    const maxEntriesPerAppendBytes = this.#below(config.maxEntriesPerAppendBytes);
+    const host = new Host({ ...config, id, maxEntriesPerAppendBytes, electionTimeoutJitter: this.#random }, newDisk(founders), this);
     const node: Node = {
       host,
       isUp: false,
       pausedUntil: 0,
       life: 0,
+      diskFactor: this.#chance(0.3) ? 10 : 1,
       isFlushing: false,
       isApplying: false,
       transfers: new Set(),
@@ -183,7 +191,7 @@ export class Cluster implements HostListener {
       }
       act();
       this.#pump(node);
-      if (this.#chance(this.#faults.crash / 5)) this.#crash(node);
+      if (node.isUp && this.#chance(this.#faults.crash / 5)) this.#crash(node);
     };
     this.#later(delay, happen);
   }
@@ -201,9 +209,18 @@ export class Cluster implements HostListener {
     this.#pump(node);
   }
 
+  /** SIGSTOP. What a client wants is the first thing it sees afterwards. */
+  #pause(node: Node): void {
+    const ticks = this.#below(50);
+    node.pausedUntil = this.#now + ticks * tickUnits;
+    this.#trace(() => `${node.host.id} is paused for ${ticks} ticks`);
+    this.#laterAt(node, ticks * tickUnits, () => this.#read(node.host));
+  }
+
   #crash(node: Node): void {
     const { appends } = node.host;
-    node.host.crash(Math.floor(this.#random() * (appends.length + 1)), this.#random());
+    const kept = this.#chance(0.5) ? 0 : Math.floor(this.#random() * (appends.length + 1));
+    node.host.crash(kept, this.#chance(0.5) ? 0 : this.#random());
     node.isUp = false;
     node.life += 1;
     this.#trace(() => `${node.host.id} crashes`);
@@ -243,7 +260,7 @@ export class Cluster implements HostListener {
     const { host } = node;
     const count = host.appends.length;
     node.isFlushing = true;
-    this.#laterAt(node, this.#below(this.#faults.maxFlush), () => {
+    this.#laterAt(node, this.#below(this.#faults.maxFlush * node.diskFactor), () => {
       for (let at = 0; at < count; at++) host.flush();
       node.isFlushing = false;
       if (host.appends.length > 0) this.#flushLater(node);
@@ -270,7 +287,7 @@ export class Cluster implements HostListener {
     if (this.#chance(faults.compact)) node.host.compact(this.#below(8) - 1, 100);
     if (this.#chance(faults.confChange)) this.#changeConf(node.host);
     if (this.#chance(faults.transfer)) node.host.raft.transferLeadership(this.#pick([...this.nodes.keys()])!);
-    if (this.#chance(faults.pause)) node.pausedUntil = this.#now + this.#below(50 * tickUnits);
+    if (this.#chance(faults.pause)) this.#pause(node);
     if (this.#chance(faults.partition)) this.#partition();
     this.#pump(node);
     if (this.#chance(faults.crash)) this.#crash(node);
@@ -302,20 +319,30 @@ export class Cluster implements HostListener {
     if (member !== undefined) host.raft.proposeConfChange({ type, member, context: new Uint8Array(0) });
   }
 
-  /** Every pair of directions anew: whole, cut in halves, one member cut off, or any directed pairs. */
-  #partition(): void {
+  /** The worst moment for a leader to go. */
+  #ambush(node: Node): void {
+    const others = [...this.nodes.values()].filter((other) => other !== node && other.isUp);
+    const what = this.#below(5);
+    if (what === 1) this.#pause(node);
+    if (what === 2 || what === 3) this.#partition(node.host.id);
+    // Who knows of it is cut off, and of the others some forget what they can.
+    if (what === 3) for (const other of others) if (this.#chance(0.5)) this.#crash(other);
+    if (what === 4) this.#laterAt(node, 1, () => this.#crash(node));
+    if (what === 5) this.#partition();
+  }
+
+  /** Every pair of directions anew: whole, cut in halves, any directed pairs; or one member, in one direction or both. */
+  #partition(lonely?: MemberId): void {
     const ids = [...this.nodes.keys()];
     const side = new Map(ids.map((id) => [id, this.#random() < 0.5]));
-    const lonely = this.#pick(ids);
-    const isCut = this.#pick<(from: MemberId, to: MemberId) => boolean>([
-      () => false,
-      () => false,
-      (from, to) => side.get(from) !== side.get(to),
-      (from, to) => from === lonely || to === lonely,
-      (_, to) => to === lonely,
-      (from) => from === lonely,
-      () => this.#random() < 0.3,
-    ])!;
+    const one = lonely ?? this.#pick(ids);
+    const ofOne: ((from: MemberId, to: MemberId) => boolean)[] = [
+      (from, to) => from === one || to === one,
+      (_, to) => to === one,
+      (from) => from === one,
+    ];
+    const ofAll: typeof ofOne = [() => false, () => false, (from, to) => side.get(from) !== side.get(to), () => this.#random() < 0.3];
+    const isCut = this.#pick(lonely === undefined ? [...ofOne, ...ofAll] : ofOne)!;
     this.#cut.clear();
     for (const from of ids) for (const to of ids) if (isCut(from, to)) this.#cut.add(`${from} ${to}`);
   }
@@ -393,7 +420,9 @@ export class Cluster implements HostListener {
 
   applied(host: Host, entry: Entry): void {
     this.#trace(() => `${host.id} applies ${entryText(entry)}`);
-    this.witness.applied(host, entry);
+    if (!this.witness.applied(host, entry)) return;
+    const node = this.nodes.get(host.id);
+    if (node && this.#chance(this.#faults.ambush)) this.#ambush(node);
   }
 
   restored(host: Host): void {

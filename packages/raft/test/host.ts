@@ -31,10 +31,10 @@ export interface MachineState {
   readonly digest: number;
 }
 
-const emptyState: MachineState = { index: 0, term: 0, confState: { voters: [], learners: [] }, removed: [], digest: 0 };
+export const emptyState: MachineState = { index: 0, term: 0, confState: { voters: [], learners: [] }, removed: [], digest: 0 };
 
 /** What survives a crash. */
-interface Disk {
+export interface Disk {
   hardState: HardState | undefined;
   /** Consecutive, from behind `compacted` on. */
   entries: Entry[];
@@ -44,6 +44,16 @@ interface Disk {
   /** Received snapshots by index: complete and durable. One takes the place of `machine` from the moment the log holds its marker. */
   readonly received: Map<number, MachineState>;
   incarnation: number;
+}
+
+/** The disk of a new member. Those who found a cluster stand in the log of each of them; none do for a member that joins. */
+export function newDisk(founders: readonly MemberId[]): Disk {
+  const entries = founders.map((member, at): Entry => {
+    const data = encodeConfChange({ type: 'addVoter', member, context: new Uint8Array(0) });
+    return { term: 1, index: at + 1, type: 'confChange', data };
+  });
+  const hardState = founders.length > 0 ? { term: 1, vote: noMember, commit: founders.length } : undefined;
+  return { hardState, entries, compacted: { index: 0, term: 0 }, machine: emptyState, received: new Map(), incarnation: 0 };
 }
 
 export interface HostListener {
@@ -68,17 +78,11 @@ export class Host {
   readonly #config: HostConfig;
   readonly #listener: HostListener;
 
-  /** @param founders those who begin the cluster stand in the log of each of them. None for a member that joins. */
-  constructor(config: HostConfig, founders: readonly MemberId[], listener: HostListener) {
+  constructor(config: HostConfig, disk: Disk, listener: HostListener) {
     this.id = config.id;
     this.#config = config;
+    this.disk = disk;
     this.#listener = listener;
-    const entries = founders.map((member, at): Entry => {
-      const data = encodeConfChange({ type: 'addVoter', member, context: new Uint8Array(0) });
-      return { term: 1, index: at + 1, type: 'confChange', data };
-    });
-    const hardState = founders.length > 0 ? { term: 1, vote: noMember, commit: founders.length } : undefined;
-    this.disk = { hardState, entries, compacted: { index: 0, term: 0 }, machine: emptyState, received: new Map(), incarnation: 0 };
   }
 
   start(): void {

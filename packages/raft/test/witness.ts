@@ -49,24 +49,25 @@ export class Witness {
     }
   }
 
-  /** State machine safety, and at most once. */
-  applied(host: Host, { term, index, type, data }: Entry): void {
+  /** State machine safety, and at most once. @returns whether nobody had applied it before. */
+  applied(host: Host, { term, index, type, data }: Entry): boolean {
     const { digest } = host.machine;
     const what = `${term} ${type} ${data.join()}`;
     const known = this.#applied[index] ?? what;
     if (known !== what) throw new Error(`${host.id} applies ${what} at ${index}, where ${known} was applied`);
     if ((this.#digests[index] ?? digest) !== digest) throw new Error(`${host.id} has another state before ${index} than others had`);
     if (host.raft.durableIndex < index) throw new Error(`${host.id} applies ${index} before it is durable`);
-    if (this.#applied[index] !== undefined) return;
+    if (this.#applied[index] !== undefined) return false;
     this.#applied[index] = what;
     this.#digests[index] = digest;
     this.#knownInTerm[index] = host.raft.term;
     this.counts.applied += 1;
     if (type === 'confChange') this.#changed(host.raft.confState);
-    if (type !== 'normal' || data.length === 0) return;
+    if (type !== 'normal' || data.length === 0) return true;
     const proposal = data.join();
     if (this.#proposals.has(proposal)) throw new Error(`${data.join()} is applied at ${this.#proposals.get(proposal)} and at ${index}`);
     this.#proposals.set(proposal, index);
+    return true;
   }
 
   #changed(confState: ConfState): void {
