@@ -215,6 +215,18 @@ describe('the log', () => {
     expect(logOf(leader, 'open')).toHaveLength(1);
   });
 
+  it('is kept behind a snapshot that has arrived, until its receiver has put it in place', async () => {
+    const { cluster, leader, id } = await lagging();
+    const back = cluster.start(id);
+    await cluster.runtime.runUntil(() => logOf(back, 'received').length > 0);
+    back.disk.isStuck = true;
+    for (let round = 0; round < 5; round++) await write(cluster, leader, 10);
+    expect(logOf(leader, 'close')).toHaveLength(1);
+    back.disk.unstick();
+    await catchesUp(cluster, back);
+    expect(logOf(leader, 'open')).toHaveLength(1);
+  });
+
   it('is not kept for ever: when too much is written meanwhile the snapshot starts over', async () => {
     const { cluster, leader, id } = await lagging({ count: 40, bytes: 100_000, catchUpBytes: 100_000 });
     const chunks = watchChunks(cluster);

@@ -25,26 +25,38 @@ interface Transfer {
   sender: SnapshotSender | undefined;
 }
 
+/** A snapshot that its receiver has, and may still be putting in place. */
+interface Delivered {
+  readonly neededIndex: number;
+  silentTicks: number;
+}
+
 /** The snapshots that this leader brings to others (`Ready.snapshotsFor`). They end with its term. */
 export class SnapshotTransfers {
   readonly #options: SnapshotTransfersOptions;
   readonly #transfers: Map<MemberId, Transfer> = new Map();
   readonly #waiting: Set<MemberId> = new Set();
+  readonly #delivered: Map<MemberId, Delivered> = new Map();
 
   constructor(options: SnapshotTransfersOptions) {
     this.#options = options;
   }
 
-  /** The lowest index above which the log is needed by what is under way; undefined: nothing is. */
+  /**
+   * The lowest index above which the log is needed by what is under way; undefined: nothing is. A large state takes its receiver a while to put in
+   * place: if what follows were forgotten meanwhile, it would need another snapshot, and never come to an end.
+   */
   get neededIndex(): number | undefined {
-    let lowest: number | undefined;
-    for (const { neededIndex } of this.#transfers.values()) lowest = Math.min(lowest ?? neededIndex, neededIndex);
-    return lowest;
+    const needed = [...this.#transfers.values(), ...this.#delivered.values()].map(({ neededIndex }) => neededIndex);
+    return needed.length === 0 ? undefined : Math.min(...needed);
   }
 
   /** @param appliedIndex what a state that is read now holds */
   begin(members: readonly MemberId[], appliedIndex: number): void {
-    for (const member of members) if (!this.#transfers.has(member)) this.#waiting.add(member);
+    for (const member of members) {
+      this.#delivered.delete(member);
+      if (!this.#transfers.has(member)) this.#waiting.add(member);
+    }
     this.#open(appliedIndex);
   }
 
@@ -87,8 +99,10 @@ export class SnapshotTransfers {
     this.#transfers.delete(member);
     const { runtime, raft } = this.#options;
     const id = member.toString(16);
-    if (failure === undefined) runtime.log.info({ member: id, index: transfer.neededIndex }, 'a member has its snapshot');
-    else runtime.log.warn({ member: id, index: transfer.neededIndex, failure }, 'a snapshot did not reach its member');
+    if (failure === undefined) {
+      this.#delivered.set(member, { neededIndex: transfer.neededIndex, silentTicks: 0 });
+      runtime.log.info({ member: id, index: transfer.neededIndex }, 'a member has its snapshot');
+    } else runtime.log.warn({ member: id, index: transfer.neededIndex, failure }, 'a snapshot did not reach its member');
     raft.step({ type: failure === undefined ? 'snapshotDelivered' : 'snapshotFailed', member });
   }
 
@@ -102,7 +116,16 @@ export class SnapshotTransfers {
       if (this.#isNeeded(member)) transfer.sender?.tick();
       else this.#close(member, transfer);
     }
+    for (const [member, delivered] of this.#delivered) if (!this.#isAwaited(member, delivered)) this.#delivered.delete(member);
     this.#open(appliedIndex);
+  }
+
+  /** Not when it has gone on from there, or is gone. */
+  #isAwaited(member: MemberId, delivered: Delivered): boolean {
+    const progress = this.#options.raft.progressOf(member);
+    if (progress?.state !== 'snapshot') return false;
+    delivered.silentTicks = progress.isActive ? 0 : delivered.silentTicks + 1;
+    return delivered.silentTicks < patienceTimeouts * this.#options.electionTicks;
   }
 
   /** Not when it got past the gap otherwise, or is no member any more. One that is silent may come back. */
@@ -118,11 +141,13 @@ export class SnapshotTransfers {
       transfer.sender?.close();
       this.#ended(member, transfer, 'too much was written meanwhile');
     }
+    for (const [member, { neededIndex }] of this.#delivered) if (neededIndex < index) this.#delivered.delete(member);
   }
 
   /** This member leads no more, or stops. */
   end(): void {
     this.#waiting.clear();
+    this.#delivered.clear();
     for (const [member, transfer] of this.#transfers) this.#close(member, transfer);
   }
 
