@@ -13,7 +13,7 @@ import {
 import type { CallContext } from '@conclave/wire';
 import { checkDeleteRange, checkPut, checkRange, checkTxn } from '../apply/check.ts';
 import { isReadOnlyTxn, isSerializableTxn } from '../apply/txn-plan.ts';
-import { encodeRangeResponse } from '../mvcc/range-response.ts';
+import { encodeRangeResponse, encodeRangeResponseSliced } from '../mvcc/range-response.ts';
 import { CallSlicer } from './call-slicer.ts';
 import { headerAt } from './header.ts';
 import type { LeaderGuard } from './leader-guard.ts';
@@ -45,8 +45,9 @@ function serveRange(member: ServedMember, request: RangeRequest, call: CallConte
 function readRange(member: ServedMember, request: RangeRequest, call: CallContext): Uint8Array | Promise<Uint8Array> {
   // The revision in the header is that of the moment the read began, even if writes come in between its slices.
   const { revision } = member.mvcc;
-  const result = member.mvcc.range(request, new CallSlicer(member.runtime, call));
-  if (result instanceof Promise) return result.then((whole) => encodeRangeResponse(headerAt(member, revision), whole));
+  const slicer = new CallSlicer(member.runtime, call);
+  const result = member.mvcc.range(request, slicer);
+  if (result instanceof Promise) return result.then((whole) => encodeRangeResponseSliced(headerAt(member, revision), whole, slicer));
   return encodeRangeResponse(headerAt(member, revision), result);
 }
 

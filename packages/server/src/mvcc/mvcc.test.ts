@@ -7,7 +7,7 @@ import { BufferedStore } from '../storage/backend/buffered-store.ts';
 import { MemoryBackend } from '../storage/backend/memory.ts';
 import { Mvcc } from './mvcc.ts';
 import type { RangeResult } from './range-read.ts';
-import { encodeRangeResponse } from './range-response.ts';
+import { encodeRangeResponse, encodeRangeResponseSliced } from './range-response.ts';
 import type { Slicer } from './slicer.ts';
 
 const runtime: Runtime = {
@@ -559,6 +559,16 @@ describe('encodeRangeResponse', () => {
         expect(encodeRangeResponse(other, result)).toEqual(RangeResponse.encode({ ...expected, header: other }));
       }
     }
+  });
+
+  it('is the same in slices, none of which is long', async () => {
+    for (let at = 0; at < 2000; at++) put(`key${at}`, 'value');
+    const header = ResponseHeader.create({ clusterId: 1n, memberId: 2n, revision: 4, raftTerm: 3 });
+    const result = mvcc.rangeSync(rangeOf({ key: bytes('key'), rangeEnd: bytes('kez') }));
+    let slices = 1;
+    const slicer = { isSpent: () => true, nextSlice: async () => void slices++ };
+    expect(await encodeRangeResponseSliced(header, result, slicer)).toEqual(encodeRangeResponse(header, result));
+    expect(slices).toBeGreaterThan(5);
   });
 });
 

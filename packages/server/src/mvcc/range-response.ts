@@ -1,5 +1,6 @@
 import { ResponseHeader } from '@conclave/protocol';
 import type { RangeResult } from './range-read.ts';
+import type { Slicer } from './slicer.ts';
 import { putVarint, varintSize } from './varint.ts';
 
 const headerTag = 0x0a;
@@ -13,23 +14,65 @@ const countTag = 0x20;
  * @param headroom - zero bytes to leave in front, as `MessageType.encode` has it
  */
 export function encodeRangeResponse(header: ResponseHeader, result: RangeResult, headroom = 0): Uint8Array {
-  const head = encodeHeader(header);
-  const moreSize = result.more ? 2 : 0;
-  const countSize = result.count === 0 ? 0 : 1 + varintSize(result.count);
-  let size = headroom + fieldSize(head) + moreSize + countSize;
-  for (const kv of result.kvs) size += fieldSize(kv);
-  const bytes = new Uint8Array(size);
-  let at = putField(bytes, headroom, headerTag, head);
-  for (const kv of result.kvs) at = putField(bytes, at, kvTag, kv);
-  if (result.more) {
-    bytes[at++] = moreTag;
-    bytes[at++] = 1;
+  const response = new ResponseBytes(header, result, headroom);
+  response.put(result.kvs.length);
+  return response.bytes;
+}
+
+// How many KeyValues are put in between two questions whether the slice is spent.
+const kvsPerCheck = 256;
+
+/** The same in slices: of a million KeyValues it would keep heartbeats waiting. `result` must not refer to storage. */
+export async function encodeRangeResponseSliced(header: ResponseHeader, result: RangeResult, slicer: Slicer): Promise<Uint8Array> {
+  const response = new ResponseBytes(header, result, 0);
+  for (;;) {
+    response.put(kvsPerCheck);
+    if (response.isComplete) return response.bytes;
+    if (slicer.isSpent()) await slicer.nextSlice();
   }
-  if (countSize > 0) {
-    bytes[at++] = countTag;
-    putVarint(bytes, at, result.count);
+}
+
+class ResponseBytes {
+  readonly bytes: Uint8Array;
+  readonly #kvs: readonly Uint8Array[];
+  #at: number;
+  #next = 0;
+
+  constructor(header: ResponseHeader, result: RangeResult, headroom: number) {
+    const head = encodeHeader(header);
+    const tail = encodeTail(result);
+    let size = headroom + fieldSize(head) + tail.length;
+    for (const kv of result.kvs) size += fieldSize(kv);
+    this.bytes = new Uint8Array(size);
+    this.bytes.set(tail, size - tail.length);
+    this.#kvs = result.kvs;
+    this.#at = putField(this.bytes, headroom, headerTag, head);
   }
-  return bytes;
+
+  get isComplete(): boolean {
+    return this.#next === this.#kvs.length;
+  }
+
+  /** The next KeyValues, at most so many. */
+  put(count: number): void {
+    const end = Math.min(this.#kvs.length, this.#next + count);
+    for (; this.#next < end; this.#next++) this.#at = putField(this.bytes, this.#at, kvTag, this.#kvs[this.#next] as Uint8Array);
+  }
+}
+
+/** The fields after the KeyValues, absent where they have their default. */
+function encodeTail({ more, count }: RangeResult): Uint8Array {
+  const tail = new Uint8Array((more ? 2 : 0) + (count === 0 ? 0 : 1 + varintSize(count)));
+  let at = 0;
+  if (more) {
+    tail[at++] = moreTag;
+    tail[at++] = 1;
+  }
+  if (count > 0) {
+    tail[at++] = countTag;
+    putVarint(tail, at, count);
+  }
+  return tail;
 }
 
 let lastHeader = ResponseHeader.create();
