@@ -1,6 +1,6 @@
 // `npm run nemesis`: clusters of real processes, under load, through what happens to processes, wires, disks and clocks.
 import { parseArgs } from 'node:util';
-import { type Report, runScenario } from './run.ts';
+import { type Report, runMeasurement, runScenario } from './run.ts';
 import type { Scenario } from './scenario.ts';
 import { scenarios } from './scenarios/index.ts';
 
@@ -45,7 +45,10 @@ async function main(): Promise<boolean> {
         say(`skipped   ${scenario.name}: ${scenario.oursOnly}`);
         continue;
       }
-      const report = await runScenario(scenario, { ...options, rounds: roundsOf(scenario) });
+      const report =
+        'measure' in scenario
+          ? await runMeasurement(scenario, options)
+          : await runScenario(scenario, { ...options, rounds: roundsOf(scenario) });
       reports.push(report);
       show(report);
     }
@@ -57,7 +60,8 @@ async function main(): Promise<boolean> {
 
 function show({ scenario, seconds, problems, notes, before, after, failed }: Report): void {
   const verdict = problems.length === 0 ? 'passed' : 'FAILED';
-  say(`${verdict} ${seconds.toFixed(1).padStart(6)} s  ${scenario}: ${before} calls answered before, ${after} after, ${failed} not`);
+  const calls = before === 0 ? '' : `: ${before} calls answered before, ${after} after, ${failed} not`;
+  say(`${verdict} ${seconds.toFixed(1).padStart(6)} s  ${scenario}${calls}`);
   for (const note of notes) say(`            ${note}`);
   for (const problem of problems) say(`    ${problem}`);
 }

@@ -13,7 +13,7 @@ import {
   type ProcessCluster,
   within,
 } from '@conclave/testkit';
-import type { Prepared, Scenario } from './scenario.ts';
+import type { Measurement, Prepared, Scenario } from './scenario.ts';
 import { Workload } from './workload.ts';
 
 export interface RunOptions {
@@ -82,6 +82,12 @@ export async function runScenario(scenario: Scenario, options: RunOptions): Prom
   }
   const { ok, failed } = workload.tally;
   return { scenario: scenario.name, seconds: (performance.now() - startedAt) / 1000, problems, notes, before, after: ok - before, failed };
+}
+
+export async function runMeasurement(measurement: Measurement, options: Omit<RunOptions, 'kind' | 'rounds'>): Promise<Report> {
+  const startedAt = performance.now();
+  const report = await measurement.measure(options).catch((error: unknown) => ({ problems: [shownError(error)], notes: [] }));
+  return { scenario: measurement.name, seconds: (performance.now() - startedAt) / 1000, ...report, before: 0, after: 0, failed: 0 };
 }
 
 async function warmUp(workload: Workload): Promise<void> {

@@ -33,6 +33,19 @@ export interface Scenario {
   run(stage: Stage, prepared: Prepared): Promise<void>;
 }
 
+/** What is measured rather than survived: it makes its own cluster and load, and judges by itself. */
+export interface Measurement {
+  readonly name: string;
+  readonly size: number;
+  readonly oursOnly?: string;
+  measure(options: { readonly heartbeatMs: number; readonly electionMs: number }): Promise<MeasurementReport>;
+}
+
+export interface MeasurementReport {
+  readonly problems: readonly string[];
+  readonly notes: readonly string[];
+}
+
 /** What must be there before the cluster is. */
 export interface Prepared extends Partial<Disposable> {
   readonly cluster?: Pick<ClusterOptions, 'flags' | 'hasLinks' | 'member'>;

@@ -1,4 +1,5 @@
-import type { Scenario } from '../scenario.ts';
+import { heartbeats } from '../heartbeats.ts';
+import type { Measurement, Scenario } from '../scenario.ts';
 import { clocks } from './clocks.ts';
 import { disks } from './disks.ts';
 import { kills } from './kills.ts';
@@ -6,4 +7,12 @@ import { members } from './members.ts';
 import { partitions } from './partitions.ts';
 import { pauses } from './pauses.ts';
 
-export const scenarios: readonly Scenario[] = [...kills, ...pauses, ...partitions, ...disks, ...clocks, ...members];
+export const scenarios: readonly (Scenario | Measurement)[] = [
+  ...kills,
+  ...pauses,
+  ...partitions,
+  ...disks,
+  ...clocks,
+  ...members,
+  heartbeats,
+];
