@@ -13,7 +13,6 @@ export interface PeerDoorOptions<R> {
   readonly raft: Raft;
   readonly loop: Loop;
   readonly electionTicks: number;
-  readonly electionTimeoutMs: number;
   /** A member says that this one was removed. */
   readonly onRemoved: () => void;
 }
@@ -34,10 +33,10 @@ export class PeerDoor<R> {
   #isClosed = false;
 
   constructor(options: PeerDoorOptions<R>) {
-    const { replica, raft, loop, electionTicks, electionTimeoutMs } = options;
+    const { replica, raft, loop, electionTicks } = options;
     const { runtime, id: self, peers, snapshots, memory } = replica;
     const { drive: later } = loop;
-    const guard = new PeerGuard({ runtime, memory, lateMs: 2 * electionTimeoutMs });
+    const guard = new PeerGuard({ runtime, memory, lateTicks: 2 * electionTicks });
     const outbox = new Outbox({
       peers: peers ?? { send: () => undefined },
       vitals: () => ({ from: self, incarnation: memory?.incarnation ?? 1, durableIndex: raft.durableIndex, commitIndex: raft.commitIndex }),

@@ -5,8 +5,11 @@ import type { LocalMemory, PeerMark, PeerPacket } from './ports.ts';
 export interface PeerGuardOptions {
   readonly runtime: Runtime;
   readonly memory: LocalMemory | undefined;
-  /** A packet is taken for a late one if the member that sent it has shown more within this time. */
-  readonly lateMs: number;
+  /**
+   * A packet is taken for a late one if the member that sent it has shown more within so many ticks. Ticks, because what arrived while this member stood
+   * still is as late as if no time had passed.
+   */
+  readonly lateTicks: number;
 }
 
 /** How often marks that have risen are written down, in ticks. */
@@ -18,7 +21,7 @@ interface Peer {
   index: number;
   /** As written down. */
   savedIndex: number;
-  /** When it last showed no less than that; undefined: not in this life of ours. */
+  /** The tick at which it last showed no less than that; undefined: not in this life of ours. */
   lawfulAt: number | undefined;
   isRefused: boolean;
   /** The life of it that was refused: what an earlier one sent is void. */
@@ -34,7 +37,7 @@ interface Peer {
  * lower of the two never falls while its disk keeps what it took, whatever leaders come and go. The highest it has shown is its mark, and no lawful
  * start of it comes with a lower incarnation, or with a log that ends before the mark.
  *
- * A network that reorders delivers old packets too: within `lateMs` of a lawful one they are only old. Of another incarnation they are dropped;
+ * A network that reorders delivers old packets too: within `lateTicks` of a lawful one they are only old. Of another incarnation they are dropped;
  * of the same one they are as good as any.
  *
  * What this cannot find:
@@ -44,7 +47,7 @@ interface Peer {
  *   just after a rise may not remember it. A member that never met the other has no mark of it.
  * - acknowledgements that were counted before the disk was put back. Where the entries they stand for were on no other member of a majority, they
  *   are lost; with fewer disks put back than a minority, they are not.
- * - a member that is put back and started again, with the same count of starts, within `lateMs`, until that has passed.
+ * - a member that is put back and started again, with the same count of starts, within `lateTicks`, until they have passed.
  */
 export class PeerGuard {
   readonly #options: PeerGuardOptions;
@@ -63,15 +66,14 @@ export class PeerGuard {
   /** Notes what the sender shows. @returns whether its packet may be looked at. */
   admits({ from, incarnation, durableIndex, commitIndex }: PeerPacket): boolean {
     const peer = this.#peers.get(from) ?? this.#recall(from);
-    const now = this.#options.runtime.monotonic();
     if (incarnation < peer.refusedIncarnation) return false;
     if (incarnation >= peer.incarnation && durableIndex >= peer.index) {
       this.#raise(from, peer, incarnation, Math.min(durableIndex, commitIndex));
-      peer.lawfulAt = now;
+      peer.lawfulAt = this.#ticks;
       peer.isRefused = false;
       return true;
     }
-    const isLate = incarnation <= peer.incarnation && peer.lawfulAt !== undefined && now - peer.lawfulAt < this.#options.lateMs;
+    const isLate = incarnation <= peer.incarnation && peer.lawfulAt !== undefined && this.#ticks - peer.lawfulAt < this.#options.lateTicks;
     if (isLate) return incarnation === peer.incarnation;
     this.#refuse(from, peer, incarnation, durableIndex);
     return false;

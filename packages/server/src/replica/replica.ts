@@ -83,7 +83,7 @@ export class Replica<R> {
     this.#loop = loop;
     const later = loop.drive;
 
-    const door = new PeerDoor({ replica: options, raft, loop, electionTicks, electionTimeoutMs, onRemoved: () => this.#sayFarewell() });
+    const door = new PeerDoor({ replica: options, raft, loop, electionTicks, onRemoved: () => this.#sayFarewell() });
     const { calls, transfers } = door;
     this.#door = door;
     const proposals = new Proposals<R>({
