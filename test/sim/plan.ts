@@ -131,7 +131,7 @@ export function drawPlan(seed: number, limits: PlanLimits = {}): Plan {
       autoCompactionRetention: isCompacting ? random.pick([10, 100, 300]) : 0,
       corruptCheckMs: random.pick([0, 2_000, 5_000]),
     },
-    quotas: hasQuota ? Array.from({ length: 7 }, () => 100_000 + random.below(200_000)) : [],
+    quotas: hasQuota ? Array.from({ length: 7 }, () => 400_000 + random.below(600_000)) : [],
     oldReleases: random.pick([0, 0, 1, 2, 5]),
     workload: {
       keys: random.pick([4, 10, 30]),
