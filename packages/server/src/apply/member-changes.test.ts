@@ -188,6 +188,15 @@ describe('the members', () => {
     expect(machine.publish(5n)).toBe('member not found');
   });
 
+  it('are never without a voter: the last one stays, though it was not the last when its removal was asked for', () => {
+    const [a = 0n, b = 0n] = machine.found('a', 'b');
+    expect(machine.add(77n, [url('c')], { isLearner: true })).toBe('ok');
+    expect(machine.remove(a)).toBe('ok');
+    expect(machine.remove(b)).toBe('re-configuration failed due to not enough started members');
+    expect(machine.applier.confState).toEqual({ voters: [b], learners: [77n] });
+    expect(machine.remove(77n)).toBe('ok');
+  });
+
   it('never have an id again that was removed, not after a restart either', async () => {
     const [a = 0n, b = 0n] = machine.found('a', 'b', 'c');
     expect(machine.remove(b)).toBe('ok');

@@ -29,7 +29,8 @@ export type MembersChanged =
  * Checks a change against the members as they are now, in etcd's order and words, and makes it. What the proposer checked may have changed since:
  * only this check counts, and it is the same on every member.
  *
- * @throws StatusError `member-not-found` (a removed one too), `member-exists`, `peer-urls-exist`, `too-many-learners`, `member-not-learner`
+ * @throws StatusError `member-not-found` (a removed one too), `member-exists`, `peer-urls-exist`, `too-many-learners`, `member-not-learner`,
+ * `not-enough-started-members` (the last voter is to be removed)
  */
 export function changeMembers(members: MemberTable, change: ConfChange, { kind, body }: LoggedRequest): MembersChanged {
   switch (kind) {
@@ -83,6 +84,9 @@ function promote(members: MemberTable, change: ConfChange, id: MemberId): void {
 function remove(members: MemberTable, change: ConfChange, id: MemberId): void {
   expectChange(change, 'remove', id);
   existing(members, id);
+  const { voters } = members.confState;
+  // Nobody could ever lead again; an etcd ends at such an entry for good. Where two are removed at once each was asked for beside the other.
+  if (voters.length === 1 && voters[0] === id) throw failure('not-enough-started-members');
   members.remove(id);
 }
 
