@@ -1,4 +1,4 @@
-import { type MemberId, noMember, type Raft } from '@conclave/raft';
+import { type MemberId, type MemberProgress, noMember, type Raft } from '@conclave/raft';
 import type { Runtime } from '@conclave/wire';
 import { refusal } from './refusal.ts';
 
@@ -38,16 +38,13 @@ export class LeadershipTransfer {
     });
   }
 
-  /** The voter that lags least and is there, for a leader that wants to go. */
+  /** The voter that is there and lags least, for a leader that wants to go. Just after raft has counted its quorum, nobody is there to it. */
   get bestTarget(): MemberId | undefined {
-    const { raft } = this.#options;
-    const { progress, confState } = raft.status();
+    const { progress, confState } = this.#options.raft.status();
+    const rank = ({ isActive, matchIndex }: MemberProgress): number => (isActive ? matchIndex : matchIndex - Number.MAX_SAFE_INTEGER);
     return progress
-      .filter(({ member, state, isActive }) => isActive && state === 'replicate' && confState.voters.includes(member))
-      .reduce<(typeof progress)[number] | undefined>(
-        (best, other) => (best && best.matchIndex >= other.matchIndex ? best : other),
-        undefined,
-      )?.member;
+      .filter(({ member, state }) => state === 'replicate' && confState.voters.includes(member))
+      .reduce<MemberProgress | undefined>((best, other) => (best && rank(best) >= rank(other) ? best : other), undefined)?.member;
   }
 
   /** The leader may be another one, or time has passed. */

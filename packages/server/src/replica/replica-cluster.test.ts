@@ -313,6 +313,15 @@ describe('leadership', () => {
     expect(next).toBeDefined();
     expect(cluster.runtime.monotonic() - begin).toBeLessThan(200);
   });
+
+  it('is handed over also by a leader that has just counted who it hears from', async () => {
+    const cluster = await ReplicaCluster.started();
+    const leader = await cluster.leader();
+    cluster.faults = { isCut: false, loss: 0, duplication: 0, delayMs: [40, 40] };
+    await cluster.runtime.runUntil(() => leader.replica.progress().every(({ isActive }) => !isActive));
+    await cluster.stop(leader.id);
+    expect((await cluster.leader()).replica.term).toBe(leader.replica.term);
+  });
 });
 
 describe('members', () => {
