@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Entry } from '@conclave/raft';
 import { VirtualRuntime } from '@conclave/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { exitCodeOf } from '../../exit-code.ts';
 import { NodeDisk } from '../node-disk.ts';
 import { type OpenedWal, openWal } from './open.ts';
 
@@ -58,6 +60,60 @@ describe.each(['inline', 'worker'] as const)('the log on a real disk, flushing %
     expect(recycled.length).toBeGreaterThan(0);
     expect(fs.readdirSync(join(around, 'wal')).length).toBeLessThanOrEqual(4);
     expect((fs.statSync(join(around, 'wal')).mode & 0o777).toString(8)).toBe('700');
+  });
+});
+
+const mayMount = process.platform === 'linux' && process.getuid?.() === 0;
+
+describe.each(['inline', 'worker'] as const)('the log on a disk that fills up, flushing %s', (flush) => {
+  test.skipIf(!mayMount)('ends at the first write that does not fit, and holds what it had said was durable', async () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=512k', 'tmpfs', around]);
+    const disk = new NodeDisk({ flush });
+    try {
+      const dir = join(around, 'wal');
+      const causes: Error[] = [];
+      let failed = (): void => {};
+      const failure = new Promise<void>((resolve) => {
+        failed = resolve;
+      });
+      const fatal = (cause: Error): never => {
+        causes.push(cause);
+        failed();
+        throw cause;
+      };
+      const open = (): Promise<OpenedWal> =>
+        openWal({ disk, dir, runtime: new VirtualRuntime(), fatal, identity, appliedIndex: 0, segmentBytes });
+      const { wal } = await open();
+      let durable = 0;
+      for (let index = 1; causes.length === 0; index++) {
+        const data = new Uint8Array(3000).fill(index);
+        const append = (done: () => void): void => {
+          // It throws what ended it, where that happens at once.
+          try {
+            wal.append({ entries: [{ index, term: 1, type: 'normal', data }], hardState: undefined }, done);
+          } catch {
+            failed();
+          }
+        };
+        await Promise.race([failure, new Promise<void>((resolve) => append(resolve)).then(() => (durable = index))]);
+      }
+      expect(causes).toEqual([expect.objectContaining({ code: 'ENOSPC' })]);
+      expect(exitCodeOf(causes[0])).toBe(5);
+      expect(durable).toBeGreaterThan(50);
+      const lost: number[] = [];
+      expect(() => wal.append({ entries: [], hardState: { term: 1, vote: 2n, commit: durable } }, () => lost.push(1))).toThrow();
+      await wal.close();
+      execFileSync('mount', ['-o', 'remount,size=4m', around]);
+      const { wal: after, recovered } = await open();
+      expect(recovered.entries.length).toBeGreaterThanOrEqual(durable);
+      expect(recovered.entries.length).toBeLessThanOrEqual(durable + 1);
+      expect(recovered.entries.every(({ index, data }) => data.length === 3000 && data[0] === index % 256)).toBe(true);
+      await after.close();
+      expect([lost, causes.length]).toEqual([[], 1]);
+    } finally {
+      await disk.close();
+      execFileSync('umount', ['--lazy', around]);
+    }
   });
 });
 
