@@ -118,6 +118,61 @@ describe('the log', () => {
     expect([log.compactedIndex, log.lastTerm, log.append(3, 'normal', data).index]).toEqual([3, 2, 4]);
   });
 
+  it('finds where a batch of bytes ends, and what may be forgotten, as counting would', () => {
+    const sizes = fc.array(fc.nat(5), { minLength: 1, maxLength: 12 });
+    fc.assert(
+      fc.property(sizes, fc.nat(12), fc.nat(12), fc.nat(20), fc.nat(12), (list, compacted, from, maxBytes, maxEntries) => {
+        const entries = list.map((size, at): Entry => ({ term: 1, index: at + 1, type: 'normal', data: new Uint8Array(size) }));
+        const log = new RaftLog(start, entries, list.length, 0);
+        log.takeUnapplied();
+        log.appliedTo(list.length);
+        log.compact(Math.min(compacted, list.length));
+        const begin = log.compactedIndex;
+        const bytes = (above: number, upTo: number): number => list.slice(above, upTo).reduce((sum, size) => sum + size, 0);
+
+        const prev = Math.min(Math.max(from, begin), list.length);
+        let end = Math.min(prev + 1, list.length);
+        while (end < list.length && bytes(prev, end + 1) <= maxBytes) end += 1;
+        expect(log.batchEnd(prev, maxBytes)).toBe(end);
+        expect(log.bytesBetween(prev, end)).toBe(bytes(prev, end));
+
+        let kept = list.length;
+        while (kept > begin && list.length - (kept - 1) <= maxEntries && bytes(kept - 1, list.length) <= maxBytes) kept -= 1;
+        expect(log.catchUpIndex(maxEntries, maxBytes)).toBe(kept);
+      }),
+    );
+  });
+
+  it('finds the last place of a term as searching would', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(3), { maxLength: 10 }), fc.nat(12), fc.nat(8), (steps, index, term) => {
+        let last = 1;
+        const entries = steps.map((step, at) => {
+          last += step;
+          return entry(last, at + 1);
+        });
+        const log = new RaftLog(start, entries, 0, 0);
+        let place = Math.min(index, entries.length);
+        while (place > 0 && entries[place - 1]!.term > term) place -= 1;
+        expect(log.lastIndexUpToTerm(index, term)).toBe(place);
+      }),
+    );
+  });
+
+  it('is replaced by a snapshot, and counts as durable and applied only when that is in place', () => {
+    const log = new RaftLog(start, [entry(1, 1), entry(1, 2)], 1, 1);
+    const snapshot = { index: 9, term: 3, confState: { voters: [1n], learners: [] } };
+    log.restore(snapshot);
+    expect([log.lastIndex, log.lastTerm, log.committedIndex, log.durableIndex, log.appliedIndex]).toEqual([9, 3, 9, 1, 1]);
+    expect([log.isRestoring, log.takeSnapshot(), log.takeSnapshot(), log.catchUpIndex(9, 9)]).toEqual([true, snapshot, undefined, 9]);
+    const response = log.began(9, snapshot);
+    expect(response).toMatchObject({ index: 9, term: 3 });
+    log.appliedTo(1); // Was under way.
+    expect(log.acknowledge(response)).toEqual(snapshot);
+    expect([log.isRestoring, log.durableIndex, log.appliedIndex, log.hasUnapplied]).toEqual([false, 9, 9, false]);
+    expect(() => log.restore(snapshot)).toThrow('a snapshot at 9 is behind the commit, 9');
+  });
+
   it.each([
     ['a gap', [entry(1, 1), entry(1, 3)]],
     ['a term that goes back', [entry(2, 1), entry(1, 2)]],
