@@ -114,7 +114,7 @@ export class CorruptionCheck {
 }
 
 /** The stored data of members differ: this one must not serve. */
-export class InconsistentMemberError extends Error {
+class InconsistentMemberError extends Error {
   readonly code = 'state-corrupt';
 
   constructor(message: string) {

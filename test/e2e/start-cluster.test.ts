@@ -1,7 +1,7 @@
 import { connect } from '@conclave/sdk';
+import { type ConclaveCluster, startCluster } from '@conclave/server';
 import { ScratchDir } from '@conclave/testkit';
 import { describe, expect, it } from 'vitest';
-import { type ConclaveCluster, startCluster } from './cluster.ts';
 
 /** Elections are quick: a test waits for several. */
 const quick = { heartbeatMs: 20, electionMs: 200 } as const;

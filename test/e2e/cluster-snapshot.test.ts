@@ -1,10 +1,10 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect } from '@conclave/sdk';
+import { type ConclaveCluster, startCluster } from '@conclave/server';
 import { eventually, ScratchDir } from '@conclave/testkit';
 import { systemRuntime } from '@conclave/wire';
 import { expect, test } from 'vitest';
-import { type ConclaveCluster, startCluster } from './cluster.ts';
 
 /** Elections are quick, and next to nothing is kept for who lags. */
 const settings = { heartbeatMs: 20, electionMs: 200, snapshotCatchUpEntries: 5 } as const;
