@@ -1,18 +1,5 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { Maintenance } from '@conclave/protocol';
-import {
-  checkHashes,
-  checkHistory,
-  eventually,
-  type Finding,
-  type HashSample,
-  type History,
-  historyLines,
-  launchCluster,
-  type ProcessCluster,
-  within,
-} from '@conclave/testkit';
+import { eventually, launchCluster, type ProcessCluster, within } from '@conclave/testkit';
+import { judge, keepWords } from './judge.ts';
 import type { Measurement, Prepared, Scenario } from './scenario.ts';
 import { Workload } from './workload.ts';
 
@@ -67,12 +54,11 @@ export async function runScenario(scenario: Scenario, options: RunOptions): Prom
       await within(`scenario ${scenario.name}`, scenario.run(stage, prepared), scenarioMsMax);
       await recovered(workload, cluster, electionMs);
       const { history, settledRevision } = await workload.finish();
-      problems.push(...(await judge(scenario, cluster, history, settledRevision)));
+      problems.push(...(await judge({ name: scenario.name, cluster, history, settledRevision, mayEnd: scenario.mayEnd })));
     } catch (error) {
       problems.push(shownError(error));
-      for (const { name, output } of cluster.members)
-        problems.push(...[`the last words of ${name}:`, ...output.split('\n').slice(-6)].filter((line) => line !== ''));
     } finally {
+      if (problems.length > 0) problems.push(keepWords(scenario.name, cluster));
       await workload.abandon();
     }
   } catch (error) {
@@ -90,77 +76,19 @@ export async function runMeasurement(measurement: Measurement, options: Omit<Run
   return { scenario: measurement.name, seconds: (performance.now() - startedAt) / 1000, ...report, before: 0, after: 0, failed: 0 };
 }
 
-async function warmUp(workload: Workload): Promise<void> {
+export async function warmUp(workload: Workload): Promise<void> {
   await eventually(`${callsBeforeMin} calls are answered before the fault`, () => workload.tally.ok >= callsBeforeMin, 30_000);
   const { ok, failed } = workload.tally;
   if (ok / (ok + failed) < successBeforeMin) throw new Error(`invalid: of ${ok + failed} calls before the fault ${failed} failed`);
 }
 
 /** After a fault the cluster must serve through every member within ten election timeouts. */
-async function recovered(workload: Workload, cluster: ProcessCluster, electionMs: number): Promise<void> {
+export async function recovered(workload: Workload, cluster: ProcessCluster, electionMs: number): Promise<void> {
   await workload.changesThrough(cluster.endpoints, 10 * electionMs);
   await workload.changes(changesAfter);
 }
 
-async function judge(scenario: Scenario, cluster: ProcessCluster, history: History, settledRevision: number): Promise<string[]> {
-  const findings: Finding[] = [...checkHistory(history, { settledRevision }), ...(await compareMembers(cluster))];
-  const problems = findings
-    .slice(0, 10)
-    .map((finding) => `[${finding.rule}] ${finding.what}\n${finding.context.map((line) => `      ${line}`).join('\n')}`);
-  if (findings.length > 0) problems.push(`${findings.length} findings; the history is in ${keep(scenario, history)}`);
-  for (const { name, output } of cluster.members) {
-    const last = scenario.mayEnd === true ? undefined : wordsOfFailure.exec(output)?.[0];
-    if (last !== undefined) problems.push(`${name} said: ${last.slice(0, 1000)}`);
-  }
-  return problems;
-}
-
-const wordsOfFailure = /^.*(the member has failed|uncaught exception|unhandled rejection|panic).*$/m;
-
-/** The members hold the same data. They may need a moment: a follower applies what is committed when it hears of it. */
-async function compareMembers(cluster: ProcessCluster): Promise<Finding[]> {
-  let samples: readonly HashSample[] = [];
-  try {
-    await eventually(
-      'all members hold the same',
-      async () => {
-        const answers = await Promise.all(cluster.members.map((member) => member.call(Maintenance.methods.hashKv, {})));
-        samples = answers.flatMap(({ response }, at) =>
-          response === undefined
-            ? []
-            : [
-                {
-                  member: cluster.members[at]?.name ?? '',
-                  revision: response.header?.revision ?? 0,
-                  compactRevision: response.compactRevision,
-                  hash: response.hash,
-                },
-              ],
-        );
-        const same = new Set(samples.map(({ hash, revision, compactRevision }) => `${hash} ${revision} ${compactRevision}`));
-        return samples.length === cluster.members.length && same.size === 1;
-      },
-      10_000,
-    );
-    return [];
-  } catch {
-    const different = checkHashes(samples);
-    const context = samples.map(
-      ({ member, revision, compactRevision, hash }) => `${member}: ${hash} at ${revision}, compacted at ${compactRevision}`,
-    );
-    return different.length > 0 ? different : [{ rule: 'equal-hashes', what: 'the members never came to hold the same', context }];
-  }
-}
-
-function keep(scenario: Scenario, history: History): string {
-  const dir = '.cache/nemesis';
-  mkdirSync(dir, { recursive: true });
-  const path = join(dir, `${scenario.name}.jsonl`);
-  writeFileSync(path, [...historyLines(history)].join('\n'));
-  return path;
-}
-
-function shownError(error: unknown): string {
+export function shownError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const cause = error.cause === undefined ? '' : ` (${shownError(error.cause)})`;
   return `${(error.stack ?? error.message).split('\n').slice(0, 4).join('\n')}${cause}`;

@@ -145,6 +145,11 @@ export class ProcessCluster implements AsyncDisposable {
     );
   }
 
+  /** Hands leadership over; refused when the cluster has another leader meanwhile. */
+  async moveLeader(from: ClusterMember, to: ClusterMember): Promise<Answer<unknown>> {
+    return from.call(Maintenance.methods.moveLeader, { targetId: to.id }, 10_000);
+  }
+
   /** Removes a member from the cluster, and waits until it has learned that and ended, if it runs. Its data stays until this cluster is disposed of. */
   async remove(member: ClusterMember): Promise<void> {
     const { id } = member;
