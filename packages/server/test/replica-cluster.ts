@@ -40,8 +40,9 @@ export class ReplicaCluster {
   readonly runtime: VirtualRuntime;
   /** Those that run, by id. */
   readonly members: Map<MemberId, Member> = new Map();
-  /** Errors that members logged. */
+  /** Errors, and warnings, that members logged. */
   readonly errors: string[] = [];
+  readonly warnings: string[] = [];
   /** Looks at every packet that is sent. */
   onPacket: (packet: PeerPacket) => void = () => {};
   /** Drops single frames: false loses it. */
@@ -56,7 +57,8 @@ export class ReplicaCluster {
     const { size = 3, seed = 1 } = options;
     this.#options = options;
     const error: Logger['error'] = (_fields, sentence) => this.errors.push(sentence);
-    this.runtime = new VirtualRuntime({ seed, log: { debug() {}, info() {}, warn() {}, error } });
+    const warn: Logger['warn'] = (_fields, sentence) => this.warnings.push(sentence);
+    this.runtime = new VirtualRuntime({ seed, log: { debug() {}, info() {}, warn, error } });
     const founders = Array.from({ length: size }, (_, at) => BigInt(at + 1));
     for (const id of founders) this.#disks.set(id, foundingDisk(founders));
   }

@@ -99,3 +99,20 @@ describe('requests on their way to the leader', () => {
     await runtime.advance(0);
   });
 });
+
+it('what is decided in one term does not enter the log in another', async () => {
+  const { runtime, raft, waiting } = proposals();
+  const revoke = { kind: 'leaseRevoke', body: new Uint8Array(3), user: '', authRevision: 0, deadline: Number.POSITIVE_INFINITY } as const;
+  const endings: string[] = [];
+  for (const term of [1, 2]) {
+    waiting.addUrgent(revoke, term).then(
+      () => endings.push('applied'),
+      (error: Error) => endings.push(error.message),
+    );
+  }
+  raft.term = 2;
+  waiting.enter(raft, 1 << 20);
+  await runtime.advance(0);
+  expect(endings).toEqual(['etcdserver: leader changed']);
+  expect(waiting.isIdle).toBe(false);
+});

@@ -252,6 +252,7 @@ describe('leases', () => {
       await runtime.advance(3000);
       expect(await runtime.run(other!.replica.renewLease(7n))).toBe(5);
     }
+    expect(leader.replica.leases.remainingSeconds(7n)).toBeUndefined();
     cluster.isolate(leader.id, false);
     await cluster.settle();
     await runtime.advance(1000);
@@ -491,6 +492,10 @@ describe('a member whose disk was put back', () => {
     expect([leader.replica.isLeader, leader.replica.term]).toEqual([true, term]);
     expect(new Set(cluster.errors).size).toBe(1);
     expect(cluster.errors[0]).toContain('came back with less than it had');
+    const sent: bigint[] = [];
+    cluster.onPacket = ({ to }) => sent.push(to);
+    await cluster.runtime.advance(3000);
+    expect(sent).not.toContain(back.id);
     // The other member is lost: what is left is no majority.
     cluster.crash(other.id);
     const put = watched(cluster.put(leader.id, 'not safe'));
