@@ -14,6 +14,9 @@ interface AppendInFlight {
   durableIndex: number;
 }
 
+/** In place of an entry that is not held any more. */
+const forgotten: Entry = { term: 0, index: 0, type: 'normal', data: new Uint8Array(0) };
+
 /** The position before the first entry held in memory. */
 export interface LogPosition {
   readonly index: number;
@@ -35,11 +38,13 @@ export interface LogPosition {
  * are below the others until then.
  */
 export class RaftLog {
-  /** `#entries[i]` has index `#compacted.index + 1 + i`. Indexes have no gap and terms never decrease. */
-  readonly #entries: Entry[];
-  /** `#bytes[i]`: data of all entries up to and including `#entries[i]`, counted from `#compactedBytes` on. */
+  /** `#entries[i]` has index `#base + 1 + i`. Indexes have no gap and terms never decrease. */
+  readonly #entries: Entry[] = [];
+  /** `#bytes[i]`: data of all entries up to and including `#entries[i]`, counted from `#baseBytes` on. */
   readonly #bytes: number[] = [];
-  #compactedBytes = 0;
+  /** At most `#compacted.index`. What is between the two is forgotten, and its places are given up now and then. */
+  #base: number;
+  #baseBytes = 0;
   #compacted: LogPosition;
   /** Indexes of the changes of membership among `#entries`. Rarely any. */
   readonly #confChanges: number[] = [];
@@ -59,8 +64,8 @@ export class RaftLog {
 
   /** @param entries what storage recovered: durable, and consecutive from `compacted.index + 1`. */
   constructor(compacted: LogPosition, entries: readonly Entry[], commitIndex: number, appliedIndex: number) {
+    this.#base = compacted.index;
     this.#compacted = compacted;
-    this.#entries = [];
     this.#checkConsecutive(compacted, entries);
     for (const entry of entries) this.#push(entry);
     const last = compacted.index + entries.length;
@@ -98,10 +103,10 @@ export class RaftLog {
     return this.#handed;
   }
   get lastIndex(): number {
-    return this.#compacted.index + this.#entries.length;
+    return this.#base + this.#entries.length;
   }
   get lastTerm(): number {
-    return this.#entries.at(-1)?.term ?? this.#compacted.term;
+    return this.termAt(this.lastIndex)!;
   }
   /** A snapshot was taken in and its state is not yet in place. */
   get isRestoring(): boolean {
@@ -110,8 +115,8 @@ export class RaftLog {
 
   /** undefined outside of what is in memory. */
   termAt(index: number): number | undefined {
-    if (index === this.#compacted.index) return this.#compacted.term;
-    return this.#entries[index - this.#compacted.index - 1]?.term;
+    if (index <= this.#compacted.index) return index === this.#compacted.index ? this.#compacted.term : undefined;
+    return this.#entries[index - this.#base - 1]?.term;
   }
 
   /** Whether a log that ends with this entry is at least as complete as this one (thesis section 3.6.1). */
@@ -136,7 +141,8 @@ export class RaftLog {
 
   /** Entries with `from < index <= to` that are in memory. */
   slice(from: number, to: number): readonly Entry[] {
-    return this.#entries.slice(Math.max(0, from - this.#compacted.index), Math.max(0, to - this.#compacted.index));
+    const first = Math.max(from, this.#compacted.index);
+    return this.#entries.slice(first - this.#base, Math.max(to, first) - this.#base);
   }
 
   /** Whether one of the entries with `from < index <= to` changes the membership. */
@@ -147,7 +153,8 @@ export class RaftLog {
   // ---- bytes ----
 
   #bytesAt(index: number): number {
-    return index <= this.#compacted.index ? this.#compactedBytes : this.#bytes[index - this.#compacted.index - 1]!;
+    const at = Math.max(index, this.#compacted.index);
+    return at === this.#base ? this.#baseBytes : this.#bytes[at - this.#base - 1]!;
   }
 
   /** Data of the entries with `from < index <= to` that are in memory. */
@@ -171,7 +178,7 @@ export class RaftLog {
       if (this.#bytes[middle]! > bytes) high = middle;
       else low = middle + 1;
     }
-    return this.#compacted.index + 1 + low;
+    return this.#base + 1 + low;
   }
 
   /** The highest index up to which entries may be forgotten when the newest applied ones are kept, as many as fit both bounds. */
@@ -179,14 +186,14 @@ export class RaftLog {
     if (this.isRestoring) return this.#compacted.index;
     const surplus = this.#bytesAt(this.#applied) - maxBytes;
     // Up to which the count of bytes is at least the surplus: what follows then fits.
-    const fits = surplus <= this.#compactedBytes ? this.#compacted.index : this.#firstWithBytesAbove(surplus - 1);
+    const fits = surplus <= this.#bytesAt(this.#compacted.index) ? this.#compacted.index : this.#firstWithBytesAbove(surplus - 1);
     return Math.max(this.#compacted.index, this.#applied - maxEntries, Math.min(fits, this.#applied));
   }
 
   // ---- growing ----
 
   #push(entry: Entry): void {
-    this.#bytes.push((this.#bytes.at(-1) ?? this.#compactedBytes) + entry.data.length);
+    this.#bytes.push(this.#bytesAt(this.lastIndex) + entry.data.length);
     this.#entries.push(entry);
     if (entry.type === 'confChange') this.#confChanges.push(entry.index);
   }
@@ -217,7 +224,7 @@ export class RaftLog {
   /** Drops the entry at `from` and all behind it, here and (by the next append) in storage. */
   #truncate(from: number): void {
     invariant(from > this.#committed, () => `entry ${from} is to be replaced, and ${this.#committed} is committed`);
-    this.#entries.length = from - this.#compacted.index - 1;
+    this.#entries.length = from - this.#base - 1;
     this.#bytes.length = this.#entries.length;
     while ((this.#confChanges.at(-1) ?? 0) >= from) this.#confChanges.pop();
     this.#handed = Math.min(this.#handed, from - 1);
@@ -243,10 +250,11 @@ export class RaftLog {
     const { index, term } = snapshot;
     invariant(index > this.#committed, () => `a snapshot at ${index} is behind the commit, ${this.#committed}`);
     this.#trustUpTo(this.#committed);
-    this.#compactedBytes = this.#bytes.at(-1) ?? this.#compactedBytes;
     this.#entries.length = 0;
     this.#bytes.length = 0;
     this.#confChanges.length = 0;
+    this.#base = index;
+    this.#baseBytes = 0;
     this.#compacted = { index, term };
     this.#committed = index;
     this.#applying = index;
@@ -366,10 +374,17 @@ export class RaftLog {
     if (index <= this.#compacted.index) return;
     invariant(index <= this.#applied, () => `compaction to ${index} is beyond what is applied, ${this.#applied}`);
     const term = this.termAt(index)!;
-    this.#compactedBytes = this.#bytesAt(index);
-    this.#entries.splice(0, index - this.#compacted.index);
-    this.#bytes.splice(0, index - this.#compacted.index);
-    while ((this.#confChanges[0] ?? index + 1) <= index) this.#confChanges.shift();
+    this.#entries.fill(forgotten, this.#compacted.index - this.#base, index - this.#base);
     this.#compacted = { index, term };
+    while ((this.#confChanges[0] ?? index + 1) <= index) this.#confChanges.shift();
+    // Moving the rest costs as much as it is long: only when it is the smaller part.
+    if (index - this.#base > this.#entries.length / 2) this.#giveUpPlaces(index);
+  }
+
+  #giveUpPlaces(index: number): void {
+    this.#baseBytes = this.#bytesAt(index);
+    this.#entries.splice(0, index - this.#base);
+    this.#bytes.splice(0, index - this.#base);
+    this.#base = index;
   }
 }

@@ -133,6 +133,10 @@ export class Raft {
   get durableIndex(): number {
     return this.#member.log.durableIndex;
   }
+  /** A snapshot was taken in and its state is not yet in place: `durableIndex` says nothing until then of what the storage still holds. */
+  get isRestoring(): boolean {
+    return this.#member.log.isRestoring;
+  }
   /** Entries above this index are held in memory. */
   get compactedIndex(): number {
     return this.#member.log.compactedIndex;
