@@ -37,9 +37,14 @@ export class PeerDoor<R> {
     const { runtime, id: self, peers, snapshots, memory } = replica;
     const { drive: later } = loop;
     const guard = new PeerGuard({ runtime, memory, lateTicks: 2 * electionTicks });
+    let durableIndex = raft.durableIndex;
     const outbox = new Outbox({
       peers: peers ?? { send: () => undefined },
-      vitals: () => ({ from: self, incarnation: memory?.incarnation ?? 1, durableIndex: raft.durableIndex, commitIndex: raft.commitIndex }),
+      vitals: () => {
+        // While a snapshot takes the place of the log, the log is still on the disk, with all that others saw of it.
+        if (!raft.isRestoring) durableIndex = raft.durableIndex;
+        return { from: self, incarnation: memory?.incarnation ?? 1, durableIndex, commitIndex: raft.commitIndex };
+      },
       isRefused: (member) => guard.isRefused(member),
     });
     const send = (to: MemberId, frame: PeerFrame): void => outbox.add(to, frame);

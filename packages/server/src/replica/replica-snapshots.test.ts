@@ -68,6 +68,17 @@ describe('a member that needs what is compacted', () => {
     expect(logOf(leader, 'close')).toHaveLength(1);
   });
 
+  it('does not look like one whose disk was put back, while the snapshot takes the place of its log', async () => {
+    const { cluster, id } = await lagging();
+    const shown: number[] = [];
+    cluster.onPacket = ({ from, durableIndex }) => {
+      if (from === id) shown.push(durableIndex);
+    };
+    await catchesUp(cluster, cluster.start(id));
+    expect(shown.length).toBeGreaterThan(3);
+    expect(shown).toEqual(shown.toSorted((a, b) => a - b));
+  });
+
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('gets it whole over a network that loses, repeats and reorders, seed %i', async (seed) => {
     const { cluster, id } = await lagging({ seed, count: 100 });
     cluster.faults = rough;
