@@ -26,10 +26,12 @@ export class World {
   /** Ways between members on which nothing passes, and how many troubles are the reason. */
   readonly #blocked = new Map<string, number>();
   readonly #numbers = new Map<string, number>();
+  readonly #noisy: LinkState;
   #isNoisy = true;
 
   constructor(plan: Plan, isVerbose: boolean) {
     this.plan = plan;
+    this.#noisy = { ...plan.network, isCut: false };
     this.time = new VirtualRuntime({ seed: plan.seed });
     this.findings = new Findings(() => this.time.monotonic(), isVerbose);
     this.raft = new RaftTrace(this.findings);
@@ -99,8 +101,8 @@ export class World {
 
   #link(from: Machine, to: Machine): LinkState {
     const isCut = (this.#blocked.get(`${from.name} ${to.name}`) ?? 0) > 0;
-    if (!this.#isNoisy) return isCut ? cut : fine;
-    return { ...this.plan.network, isCut };
+    if (isCut) return cut;
+    return this.#isNoisy ? this.#noisy : fine;
   }
 
   #onSend(packet: Parameters<RaftTrace['packet']>[0], from: Machine): void {

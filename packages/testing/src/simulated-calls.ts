@@ -149,7 +149,11 @@ class Way {
       wall: () => time.wall(),
       timer: (ms, callback) => time.timer(ms, callback),
       // The loopback delivers at the end of the turn: here that is when the messages have made their way.
-      endOfTurn: (callback) => void time.timer(delayMs(client, address), callback),
+      endOfTurn: (callback) => {
+        const delay = delayMs(client, address);
+        if (delay > 0) time.timer(delay, callback);
+        else time.endOfTurn(callback);
+      },
       random: () => time.random(),
       log: time.log,
     };
