@@ -182,10 +182,11 @@ function finishRestoring(image: DiskImage): DiskImage {
 
 /** Keeps puts in their order, and leases. */
 export class Machine implements StateMachine<string>, LeaseTable {
-  readonly isFull = false;
+  isFull = false;
   state: State;
   readonly #disk: ReplicaDisk;
   #listener: LeaseListener | undefined;
+  #onRoom = (): void => {};
   #isSaving = false;
 
   constructor(disk: ReplicaDisk) {
@@ -261,7 +262,14 @@ export class Machine implements StateMachine<string>, LeaseTable {
     this.state = this.#disk.image.state;
   }
 
-  onRoom(): void {}
+  onRoom(listener: () => void): void {
+    this.#onRoom = listener;
+  }
+
+  makeRoom(): void {
+    this.isFull = false;
+    this.#onRoom();
+  }
 
   forEach(visit: (id: bigint, ttlSeconds: number) => void): void {
     for (const [id, ttl] of this.state.leases) visit(id, ttl);

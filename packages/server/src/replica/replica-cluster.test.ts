@@ -197,7 +197,8 @@ describe('reads', () => {
     await cluster.runtime.advance(10);
     cluster.passes = () => true;
     cluster.crash(leader.id);
-    await cluster.runtime.runUntil(() => waiting.state !== 'pending');
+    await cluster.settle();
+    await cluster.runtime.advance(10);
     expect(waiting.state).toEqual([]);
   });
 });

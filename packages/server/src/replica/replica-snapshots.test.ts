@@ -200,6 +200,21 @@ describe('a member that needs what is compacted', () => {
     expect(seen).toBeGreaterThan(index);
   });
 
+  it('drops what it had still to apply', async () => {
+    const cluster = await ReplicaCluster.started({ limits: { catchUpEntries: 5 } });
+    const leader = await cluster.leader();
+    const follower = await cluster.follower();
+    follower.machine.isFull = true;
+    await write(cluster, leader, 3);
+    cluster.isolate(follower.id);
+    await write(cluster, leader, 30);
+    cluster.isolate(follower.id, false);
+    await cluster.runtime.runUntil(() => logOf(follower, 'restored').length > 0);
+    await cluster.runtime.advance(10);
+    follower.machine.makeRoom();
+    await catchesUp(cluster, follower);
+  });
+
   it('finishes after a crash between the marker in its log and the state in its place', async () => {
     const { cluster, id } = await lagging();
     const back = cluster.start(id);
