@@ -116,11 +116,13 @@ export class Admin {
       await world.sleep(1_000);
       const member = world.members.find(({ server }) => server !== undefined);
       if (member === undefined) continue;
-      const alarms = await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.GET });
-      if (!('ok' in alarms) || !alarms.ok.alarms.some(({ alarm }) => alarm === AlarmType.NOSPACE)) continue;
-      const revision = alarms.ok.header?.revision ?? 0;
-      await this.call(member, KV.methods.compact, { revision, physical: true });
-      await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.DEACTIVATE, alarm: AlarmType.NOSPACE });
+      const answer = await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.GET });
+      const raised = 'ok' in answer ? answer.ok.alarms.filter(({ alarm }) => alarm === AlarmType.NOSPACE) : [];
+      if (!('ok' in answer) || raised.length === 0) continue;
+      await this.call(member, KV.methods.compact, { revision: answer.ok.header?.revision ?? 0, physical: true });
+      for (const { memberId, alarm } of raised) {
+        await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.DEACTIVATE, memberId, alarm });
+      }
     }
   }
 
