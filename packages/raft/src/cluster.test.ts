@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { Cluster, type ClusterOptions, type Faults, mulberry32 } from '../test/cluster.ts';
+import { Cluster, type ClusterOptions, type Faults } from '../test/cluster.ts';
 import type { Host } from '../test/host.ts';
+import { mulberry32 } from '../test/timeline.ts';
 import { noMember } from './types.ts';
 
 /** Every kind of fault is on or off, so that also combinations of few are seen. */

@@ -1,6 +1,6 @@
 import type { Member } from './member.ts';
 import { type VoteResult, voteResult } from './quorum.ts';
-import { type MemberId, noMember, type RequestVote, type RequestVoteResponse } from './types.ts';
+import { type MemberId, noMember, type PeerMessage, type RequestVote, type RequestVoteResponse } from './types.ts';
 
 /** Voting, on both sides. */
 export class Election {
@@ -73,5 +73,17 @@ export class Election {
   learnCommit({ commitIndex, commitTerm }: RequestVote | RequestVoteResponse): void {
     const { log } = this.#member;
     if (commitIndex > log.committedIndex && log.termAt(commitIndex) === commitTerm) log.commitTo(commitIndex);
+  }
+}
+
+export function isVoting(message: PeerMessage): message is RequestVote | RequestVoteResponse {
+  switch (message.type) {
+    case 'requestVote':
+    case 'requestPreVote':
+    case 'requestVoteResponse':
+    case 'requestPreVoteResponse':
+      return true;
+    default:
+      return false;
   }
 }

@@ -1,8 +1,10 @@
 import { changedConfState, encodeConfChange } from './conf-change.ts';
 import { checkConfig, type RaftConfig } from './config.ts';
-import { Election } from './election.ts';
+import { Election, isVoting } from './election.ts';
+import { ElectionTimer } from './election-timer.ts';
 import { Following } from './following.ts';
 import { Forwarding } from './forwarding.ts';
+import { Handoff } from './handoff.ts';
 import { invariant } from './invariant.ts';
 import { Leadership } from './leadership.ts';
 import { RaftLog } from './log.ts';
@@ -13,7 +15,6 @@ import {
   type ConfChange,
   type ConfState,
   type Entry,
-  type HardState,
   type Heartbeat,
   type InstallSnapshot,
   type MemberId,
@@ -26,9 +27,7 @@ import {
   type RequestVote,
   type RequestVoteResponse,
   type Role,
-  type SoftState,
   type Status,
-  type StorageAppend,
   type StorageAppendResponse,
 } from './types.ts';
 
@@ -55,19 +54,12 @@ export class Raft {
   readonly #election: Election;
   readonly #following: Following;
   readonly #forwarding: Forwarding;
+  readonly #handoff: Handoff;
+  /** Not for a leader. */
+  readonly #timer: ElectionTimer;
   #role: Exclude<Role, 'learner'> = 'follower';
   /** While the role is `leader`. */
   #leadership: Leadership | undefined;
-
-  /** Not for a leader: ticks since the last sign of one, or since a vote was given. */
-  #electionElapsed = 0;
-  /** In [electionTimeoutTicks, 2 * electionTimeoutTicks). */
-  #randomizedElectionTimeout = 0;
-
-  /** What storage was last given. */
-  #handedTerm: number;
-  #handedVote: MemberId;
-  #reportedSoftState: SoftState;
 
   constructor(config: RaftConfig) {
     checkConfig(config);
@@ -80,19 +72,19 @@ export class Raft {
     this.#election = new Election(this.#member);
     this.#following = new Following(this.#member);
     this.#forwarding = new Forwarding(this.#member);
-    this.#handedTerm = hardState.term;
-    this.#handedVote = hardState.vote;
-    this.#restartElectionTimer();
-    this.#reportedSoftState = this.#softState();
+    this.#handoff = new Handoff(this.#member, hardState, this.role);
+    this.#timer = new ElectionTimer(config);
   }
 
   // ---- what the host asks ----
 
   /** A description, made anew for each call. The getters below are for the host's way. */
   status(): Status {
-    const { id, vote, conf, log } = this.#member;
+    const { id, leader, term, vote, conf, log } = this.#member;
     return {
-      ...this.#softState(),
+      role: this.role,
+      leader,
+      term,
       id,
       vote,
       commitIndex: log.committedIndex,
@@ -161,8 +153,7 @@ export class Raft {
       if (!this.#leadership.tick()) this.#becomeFollower(this.#member.term, noMember);
       return;
     }
-    this.#electionElapsed += 1;
-    if (this.#electionElapsed < this.#randomizedElectionTimeout) return;
+    if (!this.#timer.tick()) return;
     this.campaign();
     // Who may not campaign has lost its leader all the same.
     if (this.#role === 'follower') this.#setLeader(noMember);
@@ -256,26 +247,14 @@ export class Raft {
   // ---- what the host must do ----
 
   hasReady(): boolean {
-    const { messages, readStates, afterDurable, log } = this.#member;
-    return (
-      messages.length > 0 ||
-      readStates.length > 0 ||
-      afterDurable.length > 0 ||
-      log.handedIndex < log.lastIndex ||
-      log.hasSnapshot ||
-      log.owesCommit ||
-      log.hasUnapplied ||
-      this.#hardStateChanged ||
-      this.#softStateChanged ||
-      (this.#leadership?.isDue ?? false)
-    );
+    return this.#handoff.hasWork(this.role) || (this.#leadership?.isDue ?? false);
   }
 
   /** Everything there is to do now. The core counts it as under way: each piece of work is handed out once. */
   ready(): Ready {
     this.#leadership?.prepare();
     this.#forwarding.close();
-    const append = this.#takeAppend();
+    const append = this.#handoff.takeAppend();
     const entries = this.#member.log.takeUnapplied();
     const { messages, readStates } = this.#member;
     this.#member.messages = [];
@@ -286,54 +265,8 @@ export class Raft {
       apply: entries.length > 0 ? { entries } : undefined,
       readStates,
       snapshotsFor: this.#leadership?.takeSnapshotsFor() ?? [],
-      softState: this.#takeSoftState(),
+      softState: this.#handoff.takeSoftState(this.role),
     };
-  }
-
-  #takeAppend(): StorageAppend | undefined {
-    const { log, afterDurable } = this.#member;
-    const snapshot = log.takeSnapshot();
-    const entries = log.takeUnwritten(this.#config.maxEntriesPerAppendBytes);
-    const end = entries.at(-1) ?? snapshot;
-    const hardState = end || this.#hardStateChanged || log.owesCommit ? this.#takeHardState() : undefined;
-    const responses: (PeerMessage | StorageAppendResponse)[] = hardState ? [log.began(hardState.commit, snapshot)] : [];
-    // While entries are left, what they promise waits for the append that holds the last of them.
-    if (log.handedIndex === log.lastIndex && afterDurable.length > 0) {
-      responses.push(...afterDurable);
-      this.#member.afterDurable = [];
-    }
-    if (!hardState && responses.length === 0) return undefined;
-    return { entries, hardState, snapshot, responses };
-  }
-
-  /**
-   * The commit index is cut to what storage has been given, and has on disk when it has this record: a restart that finds it beyond the end of its
-   * log then knows that entries were lost.
-   */
-  #takeHardState(): HardState {
-    const { term, vote, log } = this.#member;
-    this.#handedTerm = term;
-    this.#handedVote = vote;
-    return { term, vote, commit: Math.min(log.committedIndex, log.handedIndex) };
-  }
-
-  get #hardStateChanged(): boolean {
-    return this.#handedTerm !== this.#member.term || this.#handedVote !== this.#member.vote;
-  }
-
-  #softState(): SoftState {
-    return { role: this.role, leader: this.leader, term: this.term };
-  }
-
-  get #softStateChanged(): boolean {
-    const { role, leader, term } = this.#reportedSoftState;
-    return role !== this.role || leader !== this.leader || term !== this.term;
-  }
-
-  #takeSoftState(): SoftState | undefined {
-    if (!this.#softStateChanged) return undefined;
-    this.#reportedSoftState = this.#softState();
-    return this.#reportedSoftState;
   }
 
   // ---- messages ----
@@ -415,7 +348,7 @@ export class Raft {
    */
   #holdsOnToLeader({ type, leadershipTransfer }: RequestVote): boolean {
     if (leadershipTransfer || (type === 'requestVote' && !this.#config.checkQuorum)) return false;
-    return this.isLeader || (this.leader !== noMember && this.#electionElapsed < this.#config.electionTimeoutTicks);
+    return this.isLeader || (this.leader !== noMember && this.#timer.isFresh);
   }
 
   #dispatch(message: PeerMessage): void {
@@ -461,7 +394,7 @@ export class Raft {
     invariant(!this.#leadership, () => `members ${id.toString(16)} and ${from.toString(16)} both lead in term ${term}`);
     if (this.#role === 'follower') this.#setLeader(from);
     else this.#becomeFollower(term, from);
-    this.#electionElapsed = 0;
+    this.#timer.extend();
     if (message.type === 'appendEntries') this.#following.append(message);
     else if (message.type === 'heartbeat') this.#following.heartbeat(message);
     else this.#following.snapshot(message);
@@ -471,7 +404,7 @@ export class Raft {
     const granted = this.#election.grants(request);
     if (granted && request.type === 'requestVote') {
       this.#member.vote = request.from;
-      this.#electionElapsed = 0;
+      this.#timer.extend();
     }
     this.#election.answer(request, granted);
   }
@@ -525,7 +458,7 @@ export class Raft {
     this.#election.reset();
     this.#forwarding.forget();
     this.#member.leader = leader;
-    this.#restartElectionTimer();
+    this.#timer.restart();
   }
 
   #setLeader(leader: MemberId): void {
@@ -539,25 +472,5 @@ export class Raft {
     invariant(Number.isSafeInteger(term), () => `term ${term} is beyond 2^53-1`);
     this.#member.term = term;
     this.#member.vote = vote;
-  }
-
-  #restartElectionTimer(): void {
-    const { electionTimeoutTicks, electionTimeoutJitter } = this.#config;
-    const chance = electionTimeoutJitter();
-    invariant(chance >= 0 && chance < 1, () => `electionTimeoutJitter gave ${chance}`);
-    this.#electionElapsed = 0;
-    this.#randomizedElectionTimeout = electionTimeoutTicks + Math.floor(chance * electionTimeoutTicks);
-  }
-}
-
-function isVoting(message: PeerMessage): message is RequestVote | RequestVoteResponse {
-  switch (message.type) {
-    case 'requestVote':
-    case 'requestPreVote':
-    case 'requestVoteResponse':
-    case 'requestPreVoteResponse':
-      return true;
-    default:
-      return false;
   }
 }

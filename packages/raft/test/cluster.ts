@@ -3,6 +3,7 @@
 import type { ConfChange, Entry, InstallSnapshot, MemberId, PeerMessage, Ready } from '../src/types.ts';
 import { Host, type HostConfig, type HostListener, newDisk } from './host.ts';
 import { entryText, messageText } from './print.ts';
+import { mulberry32, Timeline } from './timeline.ts';
 import { Witness } from './witness.ts';
 
 /** Probabilities, for each opportunity, and durations in units of time. A tick is ten units. */
@@ -56,12 +57,6 @@ const noFaults: Faults = {
 };
 const tickUnits = 10;
 
-interface Event {
-  readonly at: number;
-  readonly order: number;
-  readonly act: () => void;
-}
-
 interface Node {
   readonly host: Host;
   isUp: boolean;
@@ -85,9 +80,7 @@ export class Cluster implements HostListener {
   #faults: Faults;
   /** Pairs "from to" that do not reach each other. */
   readonly #cut: Set<string> = new Set();
-  #events: Event[] = [];
-  #order = 0;
-  #now = 0;
+  readonly #timeline: Timeline = new Timeline();
   #proposals = 0;
   #questions = 0;
 
@@ -122,48 +115,17 @@ export class Cluster implements HostListener {
 
   // ---- time ----
 
-  /** Lets this much time pass, in ticks. */
+  /** Lets this much time pass, in ticks, or until the condition holds. @returns whether it does. */
   run(ticks: number, until: () => boolean = () => false): boolean {
-    const end = this.#now + ticks * tickUnits;
-    while (this.#events.length > 0 && this.#events[0]!.at <= end) {
-      const event = this.#pop();
-      this.#now = event.at;
-      event.act();
-      if (until()) return true;
-    }
-    this.#now = end;
-    return until();
+    return this.#timeline.run(this.#now + ticks * tickUnits, until);
   }
 
-  /** What lies in the future, by time and then by order: a binary heap. */
+  get #now(): number {
+    return this.#timeline.now;
+  }
+
   #later(delay: number, act: () => void): void {
-    this.#order += 1;
-    const event = { at: this.#now + Math.max(1, delay), order: this.#order, act };
-    const heap = this.#events;
-    let at = heap.push(event) - 1;
-    while (at > 0 && isBefore(event, heap[(at - 1) >> 1]!)) {
-      heap[at] = heap[(at - 1) >> 1]!;
-      at = (at - 1) >> 1;
-    }
-    heap[at] = event;
-  }
-
-  #pop(): Event {
-    const heap = this.#events;
-    const first = heap[0]!;
-    const last = heap.pop()!;
-    if (heap.length === 0) return first;
-    let at = 0;
-    for (;;) {
-      let child = 2 * at + 1;
-      if (child >= heap.length) break;
-      if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child += 1;
-      if (!isBefore(heap[child]!, last)) break;
-      heap[at] = heap[child]!;
-      at = child;
-    }
-    heap[at] = last;
-    return first;
+    this.#timeline.later(delay, act);
   }
 
   #trace(line: () => string): void {
@@ -441,18 +403,4 @@ export class Cluster implements HostListener {
       this.nodes.delete(member);
     });
   }
-}
-
-function isBefore(a: Event, b: Event): boolean {
-  return a.at < b.at || (a.at === b.at && a.order < b.order);
-}
-
-export function mulberry32(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
