@@ -1,4 +1,6 @@
+import { clientMutants } from './client-mutants.ts';
 import type { Mutant } from './mutant.ts';
 import { raftMutants } from './raft-mutants.ts';
+import { serverMutants } from './server-mutants.ts';
 
-export const mutants: readonly Mutant[] = [...raftMutants];
+export const mutants: readonly Mutant[] = [...raftMutants, ...serverMutants, ...clientMutants];
