@@ -12,6 +12,8 @@ const { values, positionals } = parseArgs({
     /** One round of everything: for CI. */
     short: { type: 'boolean', default: false },
     rounds: { type: 'string' },
+    /** At least so many members in every scenario that has more than one. */
+    members: { type: 'string' },
     /** The whole list again and again, for so long. */
     minutes: { type: 'string', default: '0' },
     heartbeat: { type: 'string', default: '100' },
@@ -28,6 +30,12 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => pr
 
 const kind = values.target === 'etcd' ? 'etcd' : 'conclave';
 const options = { kind, heartbeatMs: Number(values.heartbeat), electionMs: Number(values.election) } as const;
+
+function sized(scenario: Scenario): Scenario {
+  return values.members === undefined || scenario.size === 1
+    ? scenario
+    : { ...scenario, size: Math.max(scenario.size, Number(values.members)) };
+}
 
 function roundsOf({ rounds, roundsInShort }: Scenario): number {
   if (values.rounds !== undefined) return Number(values.rounds);
@@ -48,7 +56,7 @@ async function main(): Promise<boolean> {
       const report =
         'measure' in scenario
           ? await runMeasurement(scenario, options)
-          : await runScenario(scenario, { ...options, rounds: roundsOf(scenario) });
+          : await runScenario(sized(scenario), { ...options, rounds: roundsOf(scenario) });
       reports.push(report);
       show(report);
     }

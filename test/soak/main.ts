@@ -69,7 +69,7 @@ async function runSegment(
   endAt: number,
 ): Promise<{ readonly calls: number; readonly found: readonly string[] }> {
   const initial = await storeNow(cluster);
-  const workload = new Workload();
+  const workload = new Workload({ restMs: 30 });
   try {
     await workload.start(cluster.endpoints);
     await warmUp(workload);

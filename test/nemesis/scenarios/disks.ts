@@ -18,6 +18,7 @@ export const disks: readonly Scenario[] = [
   },
   failing('fsync-eio-log-of-leader', 'leader', [{ on: 'sync', path: '/wal/', action: 'fail', code: 'EIO' }]),
   failing('fsync-eio-log-of-follower', 'follower', [{ on: 'sync', path: '/wal/', action: 'fail', code: 'EIO' }]),
+  failing('fsync-eio-log-of-the-only-member', 'leader', [{ on: 'sync', path: '/wal/', action: 'fail', code: 'EIO' }], 1),
   failing('fsync-eio-state', 'leader', [{ on: 'sync', path: '/state/', action: 'fail', code: 'EIO' }]),
   failing('write-eio-log', 'leader', [{ on: 'write', path: '/wal/', action: 'fail', code: 'EIO' }]),
   failing('no-space-for-log', 'leader', [
@@ -75,10 +76,10 @@ async function withSlowDisks({ cluster, workload, electionMs, note }: Stage, pre
 }
 
 /** What the disk refuses once is not tried again: the process ends, and whoever was not told yes is not told it later. */
-function failing(name: string, victim: 'leader' | 'follower', faults: readonly ProcessFault[]): Scenario {
+function failing(name: string, victim: 'leader' | 'follower', faults: readonly ProcessFault[], size = 3): Scenario {
   return {
     name,
-    size: 3,
+    size,
     oursOnly: goCallsTheKernelItself,
     mayEnd: true,
     prepare: () => new FaultyMembers(),

@@ -28,7 +28,7 @@ function scenario(
         const others = cluster.members.filter((member) => !victims.includes(member));
         await Promise.all(victims.map((member) => member.kill()));
         const killedAt = performance.now();
-        if (victims.length * 2 < size) {
+        if (victims.length * 2 < cluster.members.length) {
           await workload.changesThrough(
             others.map(({ endpoint }) => endpoint),
             10 * electionMs,
