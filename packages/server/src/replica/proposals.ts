@@ -33,13 +33,9 @@ interface Proposal<R> {
   readonly expiresAt: number;
   readonly resolve: (result: R) => void;
   readonly reject: (error: Error) => void;
-}
-
-/** A proposal that raft has taken. */
-interface Entered<R> extends Proposal<R> {
-  /** Only a leader of this term can have put it into its log: raft turns down what is forwarded in another. */
-  readonly term: number;
-  /** A snapshot took the place of entries, and it may have been one of them. */
+  /** The one it entered in. Only a leader of that term can have put it into its log: raft turns down what is forwarded in another. */
+  term: number;
+  /** Since it entered a snapshot took the place of entries, and it may have been one of them. */
   isCovered: boolean;
 }
 
@@ -75,7 +71,7 @@ export class Proposals<R> {
   #changeUnderWay: number | undefined;
   #turnExpiresAt: number | undefined;
   /** By counter; oldest first. */
-  readonly #waiting: Map<number, Entered<R>> = new Map();
+  readonly #waiting: Map<number, Proposal<R>> = new Map();
   #waitingBytes = 0;
   /** Less waits than when the queue was last held back. */
   #hasRoom = false;
@@ -114,7 +110,7 @@ export class Proposals<R> {
     this.#turnExpiresAt ??= this.#options.runtime.monotonic() + this.#options.requestTimeoutMs;
     const expiresAt = this.#turnExpiresAt;
     return new Promise((resolve, reject) => {
-      queue({ request, change, expiresAt, resolve, reject });
+      queue({ request, change, expiresAt, resolve, reject, term: 0, isCovered: false });
     });
   }
 
@@ -194,7 +190,8 @@ export class Proposals<R> {
     const result = change === undefined ? raft.propose(entry) : raft.proposeConfChange({ ...change, context: entry });
     if (result.status === 'dropped') return result;
     this.#counter = counter;
-    this.#waiting.set(counter, { ...proposal, term: raft.term, isCovered: false });
+    proposal.term = raft.term;
+    this.#waiting.set(counter, proposal);
     this.#waitingBytes += bytesOf(proposal);
     if (change !== undefined) this.#changeUnderWay = counter;
     return result;
