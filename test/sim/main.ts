@@ -15,6 +15,7 @@ const { values: flags } = parseArgs({
     seed: { type: 'string' },
     jobs: { type: 'string', default: '1' },
     ledger: { type: 'string' },
+    'least-speed': { type: 'string', default: '0' },
     without: { type: 'string', default: '' },
     'faulty-ms': { type: 'string' },
     clients: { type: 'string' },
@@ -141,11 +142,17 @@ async function many(limits: PlanLimits): Promise<boolean> {
   const [from, count, jobs] = [numberOf(flags.from), numberOf(flags.seeds), numberOf(flags.jobs)];
   const failed: SeedOutcome[] = [];
   let [seeds, simulatedMs, cpuMs, operations] = [0, 0, 0, 0];
+  /** Clusters of three: what the speed is stated for. */
+  const ofThree = { simulatedMs: 0, cpuMs: 0 };
   const onSeed = (outcome: SeedOutcome): void => {
     seeds += 1;
     simulatedMs += outcome.result.simulatedMs;
     cpuMs += outcome.cpuMs;
     operations += outcome.result.operations;
+    if (drawPlan(outcome.seed, limits).members === 3) {
+      ofThree.simulatedMs += outcome.result.simulatedMs;
+      ofThree.cpuMs += outcome.cpuMs;
+    }
     if (outcome.result.findings.length > 0) {
       failed.push(outcome);
       out(`seed ${outcome.seed} failed: [${outcome.result.findings[0]?.rule}] ${outcome.result.findings[0]?.what.slice(0, 200)}`);
@@ -159,6 +166,10 @@ async function many(limits: PlanLimits): Promise<boolean> {
   out(
     `${seeds} seeds from ${from}@${commit()}: ${failed.length} failed; ${hours} simulated hours, ${operations} operations, ${speed(simulatedMs, cpuMs)}`,
   );
+  const leastSpeed = numberOf(flags['least-speed']);
+  const isFast = ofThree.cpuMs === 0 || ofThree.simulatedMs / ofThree.cpuMs >= leastSpeed;
+  if (ofThree.cpuMs > 0)
+    out(`clusters of three: ${speed(ofThree.simulatedMs, ofThree.cpuMs)}${isFast ? '' : `, which is less than ${leastSpeed}`}`);
   const { ledger } = flags;
   if (ledger !== undefined) {
     const day = new Date().toISOString().slice(0, 10);
@@ -167,7 +178,7 @@ async function many(limits: PlanLimits): Promise<boolean> {
   }
   const first = failed.toSorted((a, b) => a.seed - b.seed)[0];
   if (first !== undefined) await report(first, limits);
-  return failed.length === 0;
+  return failed.length === 0 && isFast;
 }
 
 const limits = limitsOf();

@@ -70,6 +70,7 @@ class Simulation {
       if (this.#losesHistory) for (const member of this.#world.members) this.#admin.observe(member);
       await this.#phase('start', () => this.#servesAt(this.#world.members), recoveryMs);
       this.#faults.start();
+      void verdict.sampleHashes();
       if (this.#plan.quotas.length > 0) void this.#admin.keepSpace();
       await this.#faultyPhase();
       this.#heal();

@@ -2,12 +2,17 @@ import { checkHashes, checkHistory, type HashSample, type History, type Operatio
 import { durableIndexKey } from '../../packages/server/src/storage/backend/buffered-store.ts';
 import { surveyLog } from '../../packages/server/src/storage/wal/recovery.ts';
 import type { Admin } from './admin.ts';
+import type { Member } from './member.ts';
 import type { World } from './world.ts';
+
+/** Between two looks at the hashes of all members. */
+const sampleMs = 4_000;
 
 /** What is looked at when the run is over. */
 export class Verdict {
   readonly #world: World;
   readonly #admin: Admin;
+  readonly #hashes: HashSample[] = [];
   /** What every watch has been told by the time it is closed: set once all members agree. */
   settledRevision: number | undefined;
 
@@ -16,10 +21,27 @@ export class Verdict {
     this.#admin = admin;
   }
 
+  /** Asks all members for the hash of their data at one revision, again and again, while everything goes on. */
+  async sampleHashes(): Promise<void> {
+    for (;;) {
+      await this.#world.sleep(sampleMs);
+      const { members } = this.#world;
+      const statuses = await Promise.all(members.map((member) => this.#admin.status(member)));
+      const revisions = statuses.flatMap((status) => ('ok' in status ? [status.ok.header?.revision ?? 0] : []));
+      if (revisions.length > 1) await Promise.all(members.map((member) => this.#sampleHash(member, Math.min(...revisions))));
+    }
+  }
+
+  async #sampleHash(member: Member, revision: number): Promise<string | undefined> {
+    const answer = await this.#admin.hashKv(member, revision);
+    if ('error' in answer) return answer.error;
+    this.#hashes.push({ member: member.name, revision, compactRevision: answer.ok.compactRevision, hash: answer.ok.hash });
+    return undefined;
+  }
+
   /** All members hold the same data at the same revision. */
   async compareMembers(): Promise<void> {
     const { findings, members, time } = this.#world;
-    const samples: HashSample[] = [];
     const end = time.monotonic() + 20_000;
     let revision = 0;
     for (;;) {
@@ -40,11 +62,9 @@ export class Verdict {
     }
     this.settledRevision = revision;
     for (const member of members) {
-      const answer = await this.#admin.hashKv(member, revision);
-      if ('ok' in answer) samples.push({ member: member.name, revision, compactRevision: answer.ok.compactRevision, hash: answer.ok.hash });
-      else findings.add('equal-hashes', `${member.name} gave no hash at revision ${revision}: ${answer.error}`);
+      const error = await this.#sampleHash(member, revision);
+      if (error !== undefined) findings.add('equal-hashes', `${member.name} gave no hash at revision ${revision}: ${error}`);
     }
-    findings.addAll(checkHashes(samples));
   }
 
   /** What the members' logs hold on disk agrees with what was committed. */
@@ -62,6 +82,7 @@ export class Verdict {
 
   judge(history: History): void {
     const { findings } = this.#world;
+    findings.addAll(checkHashes(this.#hashes));
     const { settledRevision } = this;
     const isAutomatic = this.#world.plan.settings.autoCompactionRetention > 0;
     findings.addAll(checkHistory(history, { isAutomatic, ...(settledRevision !== undefined && { settledRevision }) }));
