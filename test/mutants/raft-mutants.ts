@@ -45,9 +45,9 @@ export const raftMutants: readonly Mutant[] = [
     origin: 'hashicorp/raft #661: term and vote in two writes',
     edits: [
       raft(
-        'raft',
-        'this.#handedTerm = term;\n    this.#handedVote = vote;\n    return { term, vote,',
-        'const written = this.#handedTerm === term ? vote : noMember;\n    this.#handedTerm = term;\n    this.#handedVote = written;\n    return { term, vote: written,',
+        'handoff',
+        'this.#term = term;\n    this.#vote = vote;\n    return { term, vote,',
+        'const written = this.#term === term ? vote : 0n;\n    this.#term = term;\n    this.#vote = written;\n    return { term, vote: written,',
       ),
     ],
     finder: scenarios,

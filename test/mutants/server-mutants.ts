@@ -25,12 +25,6 @@ export const serverMutants: readonly Mutant[] = [
     finder: simulated(40),
   },
   {
-    name: 'read-answer-of-deposed-leader',
-    origin: 'etcd PR 21375: the leader changes while a read waits for its index',
-    edits: [server('replica/read-barriers', '    this.#voidContext = this.#lastContext;\n', '')],
-    finder: unit('replica/replica-cluster'),
-  },
-  {
     name: 'lease-revoke-of-an-older-term',
     origin: 'etcd #15247: a leader that was stuck ends leases that were renewed at the next one',
     edits: [server('apply/lease-changes', "  if (isOfEarlierTerm) throw failure('leader-changed');\n", '')],
@@ -135,9 +129,16 @@ export const serverMutants: readonly Mutant[] = [
   },
   {
     name: 'check-that-differs-between-members',
-    origin: 'etcd #18667: a transaction fails on one member and is done on another',
-    edits: [server('apply/apply', '    this.#checkPlan(plan);\n', '    if (isAwaited) this.#checkPlan(plan);\n')],
-    finder: unit('apply/apply'),
+    origin: 'etcd #18667: a request fails on one member and is done on another',
+    edits: [
+      server('apply/apply', 'this.#put(PutRequest.decode(body)) };', 'this.#put(PutRequest.decode(body), isAwaited) };'),
+      server(
+        'apply/apply',
+        '#put(request: PutRequest): PutResponse {\n    this.#checkLease(request);',
+        '#put(request: PutRequest, isAwaited: boolean): PutResponse {\n    if (isAwaited) this.#checkLease(request);',
+      ),
+    ],
+    finder: simulated(40),
   },
   {
     name: 'torn-and-rotten-are-one',
