@@ -1,4 +1,4 @@
-// `npm run sim -- --seeds N`: simulated clusters, one after the other, each from its seed. See docs/simulation.md.
+// `npm run sim -- --seeds N`: simulated clusters, one after the other, each from its seed. See docs/internals/proofs.md.
 import { execFileSync, fork } from 'node:child_process';
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -174,7 +174,7 @@ async function many(limits: PlanLimits): Promise<boolean> {
   if (ledger !== undefined) {
     const day = new Date().toISOString().slice(0, 10);
     const result = failed.length === 0 ? 'none failed' : `failed: ${failed.map(({ seed }) => seed).join(' ')}`;
-    appendFileSync(ledger, `${day} ${commit()} seeds ${from}-${from + seeds - 1}, ${hours} h: ${result}\n`);
+    appendFileSync(ledger, `- ${day} ${commit()} seeds ${from}-${from + seeds - 1}, ${hours} h: ${result}\n`);
   }
   const first = failed.toSorted((a, b) => a.seed - b.seed)[0];
   if (first !== undefined) await report(first, limits);
