@@ -104,7 +104,7 @@ export type PeerFrame =
   | SnapshotAck
   | PeerCall
   | PeerAnswer
-  /** To a member that was removed: it learns so from any member that has applied its removal, and stops. */
+  /** To a member that was removed: it learns so from any member that has applied its removal, and leaves. */
   | { readonly kind: 'removed' };
 
 /** A piece of a snapshot on its way from the leader. `sequence` counts from 0; the last one is empty and says how many there were. */
@@ -149,8 +149,8 @@ export interface PeerAnswer {
 export type PeerMethod = 'leaseRenew' | 'leaseTimeToLive' | 'hashKv' | 'memberPromote' | 'moveLeader';
 
 /**
- * What travels between members: frames for one member, with what the sender says of itself. By the latter a member that came back with less
- * than it had (its disk was put back to an earlier state) is found out.
+ * What travels between members: frames for one member (maybe none), with what the sender says of itself. By the latter a member that came back with
+ * less than it had (its disk was put back to an earlier state) is found out.
  */
 export interface PeerPacket {
   readonly from: MemberId;
@@ -197,7 +197,7 @@ export interface Peers {
  * Whole states on their way between members. Implemented by `storage/snapshot`.
  */
 export interface Snapshots {
-  /** Begins to read the durable state: consistent, at its durable index, whatever is applied meanwhile. */
+  /** Begins to read the state: consistent, and with all that was durable before the call, whatever is applied meanwhile. */
   open(): Promise<SnapshotReader>;
   /** The place for a snapshot that comes in; goes on with what is there of the same id. One at a time: another one's rest is thrown away. */
   receive(snapshot: SnapshotMeta, id: number): Promise<SnapshotWriter>;
@@ -213,11 +213,12 @@ export interface SnapshotReader {
   close(): void;
 }
 
+/** What does not fit together is refused with an error whose `code` is `snapshot-corrupt`. Any other ends the member. */
 export interface SnapshotWriter {
   /** Sequence of the chunk that is needed next. */
   readonly next: number;
   write(chunk: Uint8Array): Promise<void>;
-  /** Verifies all of it and makes it durable. @throws CorruptionError */
+  /** Verifies all of it and makes it durable. */
   finish(): Promise<void>;
   /** Throws away what came so far. */
   abandon(): Promise<void>;
