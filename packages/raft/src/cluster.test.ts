@@ -86,7 +86,7 @@ describe('a cluster', () => {
     expect(total.confChanges).toBeGreaterThan(3 * seeds);
     expect(total.snapshots).toBeGreaterThan(seeds);
     expect(total.transfers).toBeGreaterThan(seeds / 4);
-  }, 300_000);
+  }, Math.max(300_000, 500 * seeds));
 
   it('lives the same life again from the same seed', () => {
     const life = (): readonly string[] => {
