@@ -71,22 +71,27 @@ function attempt(options: ClusterOptions): Cluster {
 
 const seeds = Number(process.env['SEEDS'] ?? 200);
 const first = Number(process.env['SEED'] ?? 1);
+const timeoutMs = Math.max(300_000, 500 * seeds);
 
 describe('a cluster', () => {
-  it('keeps what Raft promises under faults, and works again after them', () => {
-    const total = { leaders: 0, applied: 0, reads: 0, confChanges: 0, snapshots: 0, transfers: 0 };
-    for (let seed = first; seed < first + seeds; seed++) {
-      const { counts } = attempt(optionsOf(seed)).witness;
-      for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
-    }
-    // A test in which little happens proves little.
-    expect(total.leaders).toBeGreaterThan(1.5 * seeds);
-    expect(total.applied).toBeGreaterThan(100 * seeds);
-    expect(total.reads).toBeGreaterThan(100 * seeds);
-    expect(total.confChanges).toBeGreaterThan(3 * seeds);
-    expect(total.snapshots).toBeGreaterThan(seeds);
-    expect(total.transfers).toBeGreaterThan(seeds / 4);
-  }, Math.max(300_000, 500 * seeds));
+  it(
+    'keeps what Raft promises under faults, and works again after them',
+    () => {
+      const total = { leaders: 0, applied: 0, reads: 0, confChanges: 0, snapshots: 0, transfers: 0 };
+      for (let seed = first; seed < first + seeds; seed++) {
+        const { counts } = attempt(optionsOf(seed)).witness;
+        for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
+      }
+      // A test in which little happens proves little.
+      expect(total.leaders).toBeGreaterThan(1.5 * seeds);
+      expect(total.applied).toBeGreaterThan(100 * seeds);
+      expect(total.reads).toBeGreaterThan(100 * seeds);
+      expect(total.confChanges).toBeGreaterThan(3 * seeds);
+      expect(total.snapshots).toBeGreaterThan(seeds);
+      expect(total.transfers).toBeGreaterThan(seeds / 4);
+    },
+    timeoutMs,
+  );
 
   it('lives the same life again from the same seed', () => {
     const life = (): readonly string[] => {
