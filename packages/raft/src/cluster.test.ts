@@ -83,7 +83,7 @@ describe('a cluster', () => {
         for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
       }
       // A test in which little happens proves little. Of few seeds nothing can be said.
-    if (seeds < 100) return;
+      if (seeds < 100) return;
       expect(total.leaders).toBeGreaterThan(1.5 * seeds);
       expect(total.applied).toBeGreaterThan(100 * seeds);
       expect(total.reads).toBeGreaterThan(100 * seeds);
