@@ -8,6 +8,7 @@ import {
   Maintenance,
   type Member as MemberEntry,
   type MethodDescriptor,
+  type StatusResponse,
   Watch,
   WatchRequest,
   WatchResponse,
@@ -109,7 +110,7 @@ export class Admin {
     return connection;
   }
 
-  /** Makes room and takes the alarm back whenever the members are out of space. */
+  /** Makes room and takes the alarm back whenever a member is out of space. One of an older release cannot raise an alarm, and refuses all the same. */
   async keepSpace(): Promise<void> {
     const { world } = this;
     for (;;) {
@@ -118,7 +119,9 @@ export class Admin {
       if (member === undefined) continue;
       const answer = await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.GET });
       const raised = 'ok' in answer ? answer.ok.alarms.filter(({ alarm }) => alarm === AlarmType.NOSPACE) : [];
-      if (!('ok' in answer) || raised.length === 0) continue;
+      const statuses = await Promise.all(world.members.map((one) => this.status(one)));
+      const isFull = statuses.some((status, at) => 'ok' in status && status.ok.dbSize > (world.plan.quotas[at] ?? 0));
+      if (!('ok' in answer) || (raised.length === 0 && !isFull)) continue;
       await this.call(member, KV.methods.compact, { revision: answer.ok.header?.revision ?? 0, physical: true });
       for (const { memberId, alarm } of raised) {
         await this.call(member, Maintenance.methods.alarm, { action: AlarmAction.DEACTIVATE, memberId, alarm });
@@ -141,15 +144,7 @@ export class Admin {
     return this.call(member, Maintenance.methods.hashKv, { revision });
   }
 
-  status(member: Member): Promise<
-    Answer<{
-      readonly raftAppliedIndex: number;
-      readonly raftIndex: number;
-      readonly leader: bigint;
-      readonly header: { readonly revision: number; readonly memberId: bigint } | undefined;
-      readonly isLearner: boolean;
-    }>
-  > {
+  status(member: Member): Promise<Answer<StatusResponse>> {
     return this.call(member, Maintenance.methods.status, {}, 1_000);
   }
 
