@@ -70,7 +70,7 @@ export interface PlanLimits {
   readonly members?: number;
 }
 
-export const faultyMsDefault = 45_000;
+const faultyMsDefault = 45_000;
 
 /**
  * Draws a run from its seed. Every kind of fault is on in about half of the runs (swarm testing: what all faults together hide, some of them show),

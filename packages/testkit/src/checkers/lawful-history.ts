@@ -52,7 +52,7 @@ export const crimes = [
   'calls a revision compacted that is not',
 ] as const;
 
-export type Crime = (typeof crimes)[number];
+type Crime = (typeof crimes)[number];
 
 /**
  * What clients could have seen of a correct cluster, from a seed: operations overlap, answers are lost and lost writes may still be done much later, members

@@ -1,5 +1,6 @@
 import type { History, LeaseId, Operation } from '../history.ts';
 import type { Finding } from './finding.ts';
+import { leaseDeadlines } from './lease-deadlines.ts';
 import type { Replay } from './replay.ts';
 import { leasesPut, wrote } from './responses.ts';
 import { showOperation } from './show.ts';
@@ -45,24 +46,6 @@ export function checkLeases(history: History, { truth, authorOf, timeline }: Pic
   }
   const deadlines = leaseDeadlines(history.operations);
   return [...lives].flatMap(([id, life]) => (life.grants.length > 1 ? [] : judge(id, life, deadlines.get(id))));
-}
-
-/** The earliest time at which each lease could run out: its time to live after the last renewal that succeeded was asked for. */
-export function leaseDeadlines(operations: readonly Operation[]): Map<LeaseId, number> {
-  const deadlines = new Map<LeaseId, number>();
-  const granted = new Set<LeaseId>();
-  const again = new Set<LeaseId>();
-  for (const { request, outcome, call } of operations) {
-    if (request.type !== 'leaseGrant' && request.type !== 'leaseKeepAlive') continue;
-    const id = outcome.status === 'ok' && outcome.response.type === 'leaseGrant' ? outcome.response.id : request.id;
-    if (id === undefined || outcome.status === 'failed') continue;
-    if (request.type === 'leaseGrant') (granted.has(id) ? again : granted).add(id);
-    if (outcome.status !== 'ok') continue;
-    const { ttl } = outcome.response as { readonly ttl: number };
-    if (ttl > 0) deadlines.set(id, Math.max(deadlines.get(id) ?? 0, call + ttl * 1000));
-  }
-  for (const id of again) deadlines.delete(id);
-  return deadlines;
 }
 
 function note(operation: Operation, lifeOf: (id: LeaseId) => Life): void {

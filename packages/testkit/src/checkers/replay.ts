@@ -1,7 +1,7 @@
 import type { History, KeySpan, KeyValue, LeaseId, Operation, Request, WatchEvent } from '../history.ts';
 import { type Evidence, fits, gatherEvidence, isComplete, noEvidence, seenChanges, seenKeys } from './evidence.ts';
 import type { Finding } from './finding.ts';
-import { leaseDeadlines } from './lease-lives.ts';
+import { leaseDeadlines } from './lease-deadlines.ts';
 import { EtcdModel, isInside } from './model.ts';
 import { difference, leasesPut, wrote } from './responses.ts';
 import { showEvents, showKeyValue, showOperation } from './show.ts';

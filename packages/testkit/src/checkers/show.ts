@@ -10,7 +10,7 @@ export function showOperation({ id, client, call, return: returned, request, out
   return `${head} -> revision ${outcome.revision}: ${showResponse(outcome.response)}`;
 }
 
-export function showRequest(request: Request): string {
+function showRequest(request: Request): string {
   switch (request.type) {
     case 'put':
       return `put ${text(request.key)} = ${text(request.value)}${showLease(request.lease)}`;
@@ -35,7 +35,7 @@ export function showRequest(request: Request): string {
   }
 }
 
-export function showResponse(response: Response): string {
+function showResponse(response: Response): string {
   switch (response.type) {
     case 'put':
       return `done${response.prevKv === undefined ? '' : `, before: ${showKeyValue(response.prevKv)}`}`;

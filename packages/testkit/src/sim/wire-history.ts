@@ -50,7 +50,7 @@ function spanOf({ key, rangeEnd }: { readonly key: Uint8Array; readonly rangeEnd
   return rangeEnd.length === 0 ? { key: textOf(key) } : { key: textOf(key), end: textOf(rangeEnd) };
 }
 
-export function keyValueOf({ key, value, createRevision, modRevision, version, lease }: WireKeyValue): KeyValue {
+function keyValueOf({ key, value, createRevision, modRevision, version, lease }: WireKeyValue): KeyValue {
   const kv = { key: textOf(key), value: textOf(value), createRevision, modRevision, version };
   return lease === 0n ? kv : { ...kv, lease: lease.toString() };
 }
