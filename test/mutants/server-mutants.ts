@@ -162,7 +162,7 @@ export const serverMutants: readonly Mutant[] = [
         '      if (error !== undefined) this.#state.runtime.log.warn({ error }, "again");\n',
       ),
     ],
-    finder: simulated(60),
+    finder: unit('storage/wal/wal'),
   },
   {
     name: 'covered-proposal-called-not-applied',

@@ -25,21 +25,29 @@ export interface RaftSample {
 }
 
 /**
- * The safety properties of Raft (paper, figure 3), checked while samples of all members arrive, in the order they were taken:
- * election safety, leader append-only, log matching, leader completeness, state machine safety; and that no term or commit index goes back
- * while a member runs.
+ * The safety properties of Raft (paper, figure 3), checked while observations of all members come in, in the order they were made: election safety, log
+ * matching, state machine safety, and from whole samples also leader append-only, leader completeness, and that no term or commit index goes back while a
+ * member runs.
  */
 export class RaftSafety {
+  readonly #onFinding: (finding: Finding) => void;
   readonly #members = new Map<string, MemberView>();
   /** The leader of each term. */
   readonly #leaders = new Map<number, string>();
   /** What is committed, from anybody's view, by index. */
-  readonly #committed = new Map<number, TracedEntry & { readonly by: string }>();
-  /** The entry at (term, index): log matching says there is one, and one only before it. */
-  readonly #entries = new Map<string, { readonly entry: TracedEntry; readonly previousTerm: number; readonly by: string }>();
+  readonly #committed = new Map<
+    number,
+    { readonly term: number; readonly digest: TracedEntry['digest'] | undefined; readonly by: string }
+  >();
+  /** The entry at (term, index): log matching says that there is one, and one only before it. */
+  readonly #entries = new Map<string, { readonly digest: TracedEntry['digest']; readonly previousTerm: number; readonly by: string }>();
   readonly #applied = new Map<number, { readonly digest: string | number; readonly by: string }>();
   readonly #findings: Finding[] = [];
   #committedUpTo = 0;
+
+  constructor(onFinding: (finding: Finding) => void = () => {}) {
+    this.#onFinding = onFinding;
+  }
 
   get findings(): readonly Finding[] {
     return this.#findings;
@@ -50,15 +58,58 @@ export class RaftSafety {
     return this.#committedUpTo;
   }
 
-  sample(sample: RaftSample): void {
-    const view = this.#viewOf(sample);
-    if (sample.log !== undefined) this.#takeLog(sample, view);
-    if (sample.compactedIndex !== undefined) view.compact(sample.compactedIndex);
-    if (sample.role === 'leader') this.#takeLeader(sample, view);
-    this.#takeCommit(sample, view);
-    view.term = sample.term;
-    view.role = sample.role;
-    view.commitIndex = Math.max(view.commitIndex, sample.commitIndex);
+  /** Terms that had a leader. */
+  get terms(): number {
+    return this.#leaders.size;
+  }
+
+  // ---- single observations, of members whose logs are not known as a whole ----
+
+  /** A member acts as the leader of a term. @returns whether it is news. */
+  leads(member: string, term: number): boolean {
+    const known = this.#leaders.get(term);
+    if (known === undefined) this.#leaders.set(term, member);
+    else if (known !== member) this.#find('election-safety', `term ${term} has two leaders: ${known} and ${member}`);
+    return known === undefined;
+  }
+
+  /** A member has this entry, behind one of `previousTerm`; -1: not known. */
+  holds(member: string, { term, index, digest }: TracedEntry, previousTerm: number): void {
+    const place = `${term}/${index}`;
+    const known = this.#entries.get(place);
+    const isSame =
+      known === undefined ||
+      (known.digest === digest && (previousTerm === -1 || known.previousTerm === -1 || known.previousTerm === previousTerm));
+    if (!isSame) {
+      const what = `members ${known.by} and ${member} have the same term at index ${index} and not the same log up to it`;
+      this.#find('log-matching', what, [
+        `${known.by}: term ${term}, ${known.digest} after term ${known.previousTerm}`,
+        `${member}: term ${term}, ${digest} after term ${previousTerm}`,
+      ]);
+    } else if (known === undefined || known.previousTerm === -1) this.#entries.set(place, { digest, previousTerm, by: member });
+  }
+
+  /** A member calls what it has at `index`, of this term, committed. */
+  commits(member: string, index: number, term: number, digest?: TracedEntry['digest']): void {
+    this.#committedUpTo = Math.max(this.#committedUpTo, index);
+    const known = this.#committed.get(index);
+    if (known === undefined) this.#committed.set(index, { term, digest, by: member });
+    else if (!isSameEntry(known, { term, digest })) {
+      this.#find('state-machine-safety', `members ${known.by} and ${member} committed different entries at index ${index}`, [
+        `${known.by}: ${showEntry(known)}`,
+        `${member}: ${showEntry({ term, digest })}`,
+      ]);
+    }
+  }
+
+  /** A member has this entry where, as it knows, all is committed. */
+  keeps(member: string, { index, term, digest }: Pick<TracedEntry, 'index' | 'term'> & { readonly digest?: TracedEntry['digest'] }): void {
+    const committed = this.#committed.get(index);
+    if (committed === undefined || isSameEntry(committed, { term, digest })) return;
+    this.#find('committed-overwritten', `member ${member} has another entry at index ${index} than the committed one`, [
+      `committed (seen by ${committed.by}): ${showEntry(committed)}`,
+      `${member}: ${showEntry({ term, digest })}`,
+    ]);
   }
 
   /** A member applied an entry. `digest` may also be that of the state after it. */
@@ -71,6 +122,19 @@ export class RaftSafety {
         `${member}: ${digest}`,
       ]);
     }
+  }
+
+  // ---- whole samples ----
+
+  sample(sample: RaftSample): void {
+    const view = this.#viewOf(sample);
+    if (sample.log !== undefined) this.#takeLog(sample, sample.log, view);
+    if (sample.compactedIndex !== undefined) view.compact(sample.compactedIndex);
+    if (sample.role === 'leader' && this.leads(sample.member, sample.term)) this.#completeness(sample, view);
+    this.#takeCommit(sample, view);
+    view.term = sample.term;
+    view.role = sample.role;
+    view.commitIndex = Math.max(view.commitIndex, sample.commitIndex);
   }
 
   #viewOf(sample: RaftSample): MemberView {
@@ -91,67 +155,19 @@ export class RaftSafety {
     return view;
   }
 
-  #takeLog(sample: RaftSample, view: MemberView): void {
-    const log = sample.log ?? [];
-    const first = log[0];
-    if (first === undefined) return;
+  #takeLog(sample: RaftSample, log: readonly TracedEntry[], view: MemberView): void {
     const wasLeading = view.role === 'leader' && sample.role === 'leader' && view.term === sample.term;
-    if (wasLeading && first.index <= view.lastIndex && !log.every((entry) => sameEntry(view.entryAt(entry.index), entry))) {
-      const replaced = log.find((entry) => !sameEntry(view.entryAt(entry.index), entry));
-      if (replaced !== undefined && replaced.index <= view.lastIndex) {
-        this.#find(
-          'leader-append-only',
-          `leader ${sample.member} of term ${sample.term} replaced its own entry at index ${replaced.index}`,
-          [`before: ${showEntry(view.entryAt(replaced.index))}`, `after: ${showEntry(replaced)}`],
-        );
-      }
+    const replaced = log.find((entry) => {
+      const before = view.entryAt(entry.index);
+      return before !== undefined && !isSameEntry(before, entry);
+    });
+    if (wasLeading && replaced !== undefined) {
+      const what = `leader ${sample.member} of term ${sample.term} replaced its own entry at index ${replaced.index}`;
+      this.#find('leader-append-only', what, [`before: ${showEntry(view.entryAt(replaced.index))}`, `after: ${showEntry(replaced)}`]);
     }
     view.replaceFrom(log);
-    for (const entry of log) this.#matchLog(sample.member, view, entry);
-    for (const entry of log) {
-      const committed = this.#committed.get(entry.index);
-      // Overwriting a committed entry in a minority's log is lawful never; but an old entry below the commit may still be there uncommitted.
-      if (committed !== undefined && entry.index <= view.commitIndex && !sameEntry(committed, entry)) {
-        this.#find('committed-overwritten', `member ${sample.member} replaced the committed entry at index ${entry.index}`, [
-          `committed (seen by ${committed.by}): ${showEntry(committed)}`,
-          `now: ${showEntry(entry)}`,
-        ]);
-      }
-    }
-  }
-
-  #matchLog(member: string, view: MemberView, entry: TracedEntry): void {
-    const previousTerm = view.termAt(entry.index - 1);
-    const place = `${entry.term}/${entry.index}`;
-    const known = this.#entries.get(place);
-    if (known === undefined || known.previousTerm === -1) {
-      if (known !== undefined && known.entry.digest !== entry.digest) this.#mismatch(member, entry, known);
-      else this.#entries.set(place, { entry, previousTerm, by: member });
-    } else if (known.entry.digest !== entry.digest || (previousTerm !== -1 && previousTerm !== known.previousTerm)) {
-      this.#mismatch(member, entry, known);
-    }
-  }
-
-  #mismatch(
-    member: string,
-    entry: TracedEntry,
-    known: { readonly entry: TracedEntry; readonly previousTerm: number; readonly by: string },
-  ): void {
-    this.#find(
-      'log-matching',
-      `members ${known.by} and ${member} have the same term at index ${entry.index} and not the same log up to it`,
-      [`${known.by}: ${showEntry(known.entry)} after term ${known.previousTerm}`, `${member}: ${showEntry(entry)}`],
-    );
-  }
-
-  #takeLeader(sample: RaftSample, view: MemberView): void {
-    const known = this.#leaders.get(sample.term);
-    if (known === undefined) {
-      this.#leaders.set(sample.term, sample.member);
-      this.#completeness(sample, view);
-    } else if (known !== sample.member) {
-      this.#find('election-safety', `term ${sample.term} has two leaders: ${known} and ${sample.member}`, [showSample(sample)]);
-    }
+    for (const entry of log) this.holds(sample.member, entry, view.termAt(entry.index - 1));
+    for (const entry of log) if (entry.index <= view.commitIndex) this.keeps(sample.member, entry);
   }
 
   /** A new leader holds every entry that was committed in an earlier term. */
@@ -160,7 +176,7 @@ export class RaftSafety {
       const committed = this.#committed.get(index);
       if (committed === undefined || committed.term >= sample.term) continue;
       const own = view.entryAt(index);
-      if (own !== undefined && sameEntry(own, committed)) continue;
+      if (own !== undefined && isSameEntry(own, committed)) continue;
       this.#find('leader-completeness', `leader ${sample.member} of term ${sample.term} lacks the committed entry at index ${index}`, [
         `committed (seen by ${committed.by}): ${showEntry(committed)}`,
         `leader's: ${showEntry(own)}`,
@@ -172,21 +188,15 @@ export class RaftSafety {
   #takeCommit(sample: RaftSample, view: MemberView): void {
     for (let index = Math.max(view.commitIndex, view.compactedIndex) + 1; index <= sample.commitIndex; index++) {
       const entry = view.entryAt(index);
-      if (entry === undefined) continue;
-      const committed = this.#committed.get(index);
-      if (committed === undefined) this.#committed.set(index, { ...entry, by: sample.member });
-      else if (!sameEntry(committed, entry)) {
-        this.#find('state-machine-safety', `members ${committed.by} and ${sample.member} committed different entries at index ${index}`, [
-          `${committed.by}: ${showEntry(committed)}`,
-          `${sample.member}: ${showEntry(entry)}`,
-        ]);
-      }
+      if (entry !== undefined) this.commits(sample.member, index, entry.term, entry.digest);
     }
     this.#committedUpTo = Math.max(this.#committedUpTo, sample.commitIndex);
   }
 
-  #find(rule: string, what: string, context: readonly string[]): void {
-    this.#findings.push({ rule, what, context });
+  #find(rule: string, what: string, context: readonly string[] = []): void {
+    const finding = { rule, what, context };
+    this.#findings.push(finding);
+    this.#onFinding(finding);
   }
 }
 
@@ -232,10 +242,16 @@ class MemberView {
   }
 }
 
-const sameEntry = (a: TracedEntry | undefined, b: TracedEntry | undefined): boolean =>
-  a !== undefined && b !== undefined && a.term === b.term && a.digest === b.digest;
+interface Known {
+  readonly term: number;
+  readonly digest?: TracedEntry['digest'] | undefined;
+}
 
-const showEntry = (entry: TracedEntry | undefined): string =>
-  entry === undefined ? 'nothing' : `term ${entry.term}, index ${entry.index}, ${entry.digest}`;
+/** As far as both are known. */
+const isSameEntry = (a: Known, b: Known): boolean =>
+  a.term === b.term && (a.digest === undefined || b.digest === undefined || a.digest === b.digest);
+
+const showEntry = (entry: Known | undefined): string =>
+  entry === undefined ? 'nothing' : `term ${entry.term}, ${entry.digest ?? 'of any content'}`;
 
 const showSample = ({ member, term, role, commitIndex }: RaftSample): string => `${member}: ${role} of term ${term}, commit ${commitIndex}`;
