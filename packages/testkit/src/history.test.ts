@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { lawfulHistory } from './checkers/lawful-history.ts';
-import { type HistoryRecord, HistoryRecorder, historyLines, mergeHistories, readHistory, recordLine } from './history.ts';
+import { type HistoryRecord, HistoryRecorder, historyLines, readHistory, recordLine } from './history.ts';
 
 test('a history is the same after it was written and read', () => {
   const { history } = lawfulHistory(3, { operations: 300 });
@@ -41,23 +41,4 @@ test('an operation is settled once', () => {
 test('a message of a watch that was never opened is refused', () => {
   const line = recordLine({ kind: 'watchMessage', watch: 4, message: { type: 'closed', time: 1 } });
   expect(() => readHistory([line])).toThrow('watch 4, which was never opened');
-});
-
-test('merged histories keep their watches apart and what continues what', () => {
-  const one = (): HistoryRecorder => {
-    const recorder = new HistoryRecorder();
-    const first = recorder.watch(1, 0, { key: 'a' });
-    recorder.watch(1, 1, { key: 'a', startRevision: 5 }, { resumes: first.id });
-    recorder.call(1, 2, { type: 'range', key: 'a' }).unknown(3);
-    return recorder;
-  };
-  const merged = mergeHistories([one().finish(4), one().finish(4)]);
-  const ids = [...merged.watches, ...merged.operations].map(({ id }) => id);
-  expect(new Set(ids).size).toBe(6);
-  expect(merged.watches.map(({ id, resumes }) => [id, resumes])).toEqual([
-    [0, undefined],
-    [1, 0],
-    [3, undefined],
-    [4, 3],
-  ]);
 });

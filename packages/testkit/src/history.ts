@@ -422,28 +422,3 @@ export function readHistory(lines: Iterable<string>): History {
   }
   return { operations, watches: [...watches.values()], holds, fencedWrites };
 }
-
-/** For checks over what several recorders saw of one cluster, by one clock. Ids are made unique. */
-export function mergeHistories(histories: readonly History[]): History {
-  let next = 0;
-  const operations: Operation[] = [];
-  const watches: Watch[] = [];
-  for (const history of histories) {
-    const base = next;
-    const fresh = (id: number): number => {
-      next = Math.max(next, base + id + 1);
-      return base + id;
-    };
-    for (const operation of history.operations) operations.push({ ...operation, id: fresh(operation.id) });
-    for (const watch of history.watches) {
-      const { resumes, ...rest } = watch;
-      watches.push({ ...rest, id: fresh(watch.id), ...(resumes !== undefined && { resumes: base + resumes }) });
-    }
-  }
-  return {
-    operations,
-    watches,
-    holds: histories.flatMap((history) => history.holds),
-    fencedWrites: histories.flatMap((history) => history.fencedWrites),
-  };
-}

@@ -36,7 +36,6 @@ export {
   type LeaseRevokeResponse,
   type LeaseTimeToLiveRequest,
   type LeaseTimeToLiveResponse,
-  mergeHistories,
   type OpenWatch,
   type Operation,
   type Outcome,

@@ -264,6 +264,23 @@ export const brokenWatches: Readonly<Record<string, Breakage>> = {
     (_message, watch) => watch.request.fragment !== true,
     (message) => [{ ...message, isFragment: true }],
   ),
+  'events come before the watch was created': replaceMessage(
+    (message, watch, at) => message.type === 'created' && watch.messages[at + 1]?.type === 'events',
+    () => [],
+  ),
+  'an event is newer than its header': inEvents(
+    () => true,
+    (message) => [{ ...message, revision: (message.events.at(-1) as WatchEvent).kv.modRevision - 1 }],
+  ),
+  'events come after the end': inEvents(
+    () => true,
+    (message) => [{ type: 'canceled', time: message.time, revision: 0 }, message],
+  ),
+  'events come that are below the start': inEvents(
+    (_message, watch) =>
+      watch.request.startRevision === undefined && watch.messages.filter((message) => message.type === 'events').length > 3,
+    (message) => [message, { ...message, events: message.events.map((event) => ({ ...event, kv: { ...event.kv, modRevision: 1 } })) }],
+  ),
   'progress is told before the events': replaceMessage(
     (message, watch, at) => message.type === 'events' && message.isFragment !== true && watch.messages[at - 1]?.type !== 'events',
     (message) => [{ type: 'progress', time: message.time, revision: (message as Told).revision }, message],

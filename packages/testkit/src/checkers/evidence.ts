@@ -35,9 +35,6 @@ export function fits({ written, created, events, covered }: Evidence, changes: r
   );
 }
 
-/** Whether `events` is all that happened. */
-export const isComplete = ({ covered }: Evidence): boolean => covered.some(seesEverything);
-
 /** Keys that are seen to have been changed. */
 export function seenKeys({ written, created, events }: Evidence): string[] {
   return [...written.map((kv) => kv.key), ...created, ...events.map((event) => event.kv.key)];

@@ -1,5 +1,5 @@
 import type { History, KeySpan, KeyValue, LeaseId, Operation, Request, WatchEvent } from '../history.ts';
-import { type Evidence, fits, gatherEvidence, isComplete, noEvidence, seenChanges, seenKeys } from './evidence.ts';
+import { type Evidence, fits, gatherEvidence, noEvidence, seenChanges, seenKeys } from './evidence.ts';
 import type { Finding } from './finding.ts';
 import { leaseDeadlines } from './lease-deadlines.ts';
 import { EtcdModel, isInside } from './model.ts';
@@ -11,8 +11,6 @@ import { UndecidedWrites } from './undecided-writes.ts';
 export interface ReplayOptions {
   /** What the store held when the history began. Default: nothing, at revision 1. */
   readonly initial?: { readonly revision: number; readonly keyValues: readonly KeyValue[] };
-  /** Keys that are also written by clients whose operations are not in the history. What a watch over every key tells of them is believed. */
-  readonly isForeign?: (key: string) => boolean;
   /** Every watch still open at the end must have been told everything up to here: for histories that end in peace. */
   readonly settledRevision?: number;
 }
@@ -21,8 +19,7 @@ export interface ReplayOptions {
 export type Author =
   | { readonly type: 'operation'; readonly operation: Operation }
   /** The server, when the lease's time was up. */
-  | { readonly type: 'expiry'; readonly lease: LeaseId }
-  | { readonly type: 'foreign' };
+  | { readonly type: 'expiry'; readonly lease: LeaseId };
 
 export interface Replay {
   readonly findings: readonly Finding[];
@@ -261,12 +258,8 @@ class Replayer {
       const signature = `${kind} ${JSON.stringify(changes)}`;
       if (!bySignature.has(signature)) bySignature.set(signature, { author, changes });
     };
-    const mayBeForeign = this.#options.isForeign;
-    const isForeign = mayBeForeign !== undefined && seenKeys(evidence).every(mayBeForeign);
-    if (isForeign && isComplete(evidence)) offer({ type: 'foreign' }, seenChanges(evidence));
     if (evidence.written.length === 0 && evidence.created.length === 0) this.#offerExpiries(revision, evidence, offer);
     this.#offerOperations(revision, evidence, offer);
-    if (isForeign && !isComplete(evidence)) offer({ type: 'foreign' }, seenChanges(evidence));
     return [...bySignature.values()];
   }
 
