@@ -40,6 +40,8 @@ export class ReplicaCluster {
   readonly runtime: VirtualRuntime;
   /** Those that run, by id. */
   readonly members: Map<MemberId, Member> = new Map();
+  /** Why members failed, those that run no more included. */
+  readonly failures: Error[] = [];
   /** Errors, and warnings, that members logged. */
   readonly errors: string[] = [];
   readonly warnings: string[] = [];
@@ -96,6 +98,7 @@ export class ReplicaCluster {
       onRemoved: () => told.push('removed'),
       fatal: (cause) => {
         failures.push(cause);
+        this.failures.push(cause);
         throw cause;
       },
       ...(this.#options.limits && { limits: this.#options.limits }),
