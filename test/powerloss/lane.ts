@@ -23,6 +23,7 @@ export interface LaneReport {
   readonly steps: number;
   readonly recycled: number;
   readonly lives: number;
+  readonly hasInstalled: boolean;
 }
 
 /** An image that does not hold what it must. */
@@ -49,6 +50,7 @@ export class Lane implements AsyncDisposable {
   #steps = 0;
   #lives = 0;
   #startMs = 500;
+  #hasInstalled = false;
 
   constructor(options: LaneOptions) {
     this.#options = options;
@@ -57,7 +59,8 @@ export class Lane implements AsyncDisposable {
   }
 
   get report(): LaneReport {
-    return { steps: this.#steps + this.#ledger.total, recycled: this.#segments.count, lives: this.#lives };
+    const hasInstalled = this.#hasInstalled || this.#subject.hasInstalled;
+    return { steps: this.#steps + this.#ledger.total, recycled: this.#segments.count, lives: this.#lives, hasInstalled };
   }
 
   /** Lives until it is told that it was enough. @throws Loss */
@@ -102,6 +105,7 @@ export class Lane implements AsyncDisposable {
     this.#steps += this.#ledger.total;
     // Every other one comes to the biggest segments of the log.
     this.#ledger = new Ledger(this.#lives % 2 === 0 ? 3 : 1);
+    this.#hasInstalled ||= this.#subject.hasInstalled;
     await this.#subject[Symbol.asyncDispose]();
     this.#disk.format();
     this.#segments.forget();
@@ -115,10 +119,11 @@ export class Lane implements AsyncDisposable {
     // Looked at below; here it must only not count as unhandled.
     load.catch(() => {});
     for (let cut = 0; cut < cutsPerLife; cut++) {
+      if (cut % 2 === 1) this.#subject.disturb();
       const steps = this.#ledger.steps(1 + Math.floor(Math.random() * 150));
       await within('the next steps', Promise.race([steps, load]), 60_000);
       // Half of them right when something was acknowledged, half at any moment.
-      if (cut % 2 === 0) await pause(Math.random() * 20);
+      if (Math.random() < 0.5) await pause(Math.random() * 20);
       images.push(await this.#cut('load'));
       this.#segments.look(this.#subject.logs);
     }

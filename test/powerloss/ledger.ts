@@ -19,6 +19,7 @@ export interface Bounds {
 
 const historyKept = 150;
 const compactEvery = 200;
+const failuresMax = 400;
 
 /** The writers of a store that loses its power again and again, and what they were told. */
 export class Ledger {
@@ -50,10 +51,13 @@ export class Ledger {
     return this.#total;
   }
 
-  /** Lets all writers write, each over the client that is its turn, until {@link stop}. Rejects when a step is refused before that. */
+  /**
+   * Lets all writers write, each over a client of its own choice, until {@link stop}. Rejects when a step cannot be done before that, with one client as
+   * soon as one fails.
+   */
   async write(clients: readonly RawClient[]): Promise<void> {
     this.#isStopping = false;
-    const loops = this.#writers.map((writer, at) => this.#loop(writer, at, clients[at % clients.length] as RawClient));
+    const loops = this.#writers.map((writer, at) => this.#loop(writer, at, clients));
     await Promise.all(loops);
   }
 
@@ -110,22 +114,27 @@ export class Ledger {
     this.#compacting = found.compacting;
   }
 
-  async #loop(writer: Writer, at: number, client: RawClient): Promise<void> {
-    for (;;) {
-      const n = (this.#acknowledged[at] ?? 0) + 1;
-      this.#begun[at] = n;
+  async #loop(writer: Writer, first: number, clients: readonly RawClient[]): Promise<void> {
+    for (let turn = first, failures = 0; !this.#isStopping; ) {
+      const client = clients[turn % clients.length] as RawClient;
+      const n = (this.#acknowledged[first] ?? 0) + 1;
+      this.#begun[first] = n;
       try {
-        const acknowledgement = await writer.step(n, client);
-        this.#acknowledged[at] = n;
+        const acknowledgement = await writer.step(n, client, failures > 0);
+        this.#acknowledged[first] = n;
         this.#total++;
-        if (acknowledgement !== undefined) this.#remember(writer, acknowledgement);
+        // Of a step that was tried before nobody knows which revision did what.
+        if (acknowledgement !== undefined && failures === 0) this.#remember(writer, acknowledgement);
+        failures = 0;
         this.#onStep?.();
-        if (at === 0 && n % compactEvery === 0) await this.#compact(client);
+        if (first === 0 && n % compactEvery === 0) await this.#compact(client);
       } catch (error) {
         if (this.#isStopping) return;
-        throw error;
+        // A member may be gone for a while, and the others without a leader; alone there is nobody else to ask.
+        if (clients.length === 1 || ++failures > failuresMax) throw error;
+        turn++;
+        await new Promise((resolve) => setTimeout(resolve, 50));
       }
-      if (this.#isStopping) return;
     }
   }
 
@@ -138,8 +147,8 @@ export class Ledger {
     const revision = this.#revision - historyKept;
     if (revision <= this.#compacting) return;
     this.#compacting = revision;
-    await acknowledged(client.unary(KV.methods.compact, { revision }));
-    this.#compacted = revision;
+    const { code } = await client.unary(KV.methods.compact, { revision });
+    if (code === 0) this.#compacted = revision;
   }
 
   async #stepsFound(writer: Writer, at: number, client: RawClient, bounds: Bounds): Promise<number> {

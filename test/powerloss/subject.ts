@@ -18,6 +18,10 @@ export interface Subject extends AsyncDisposable {
   /** On what is in the folder now; resolves when it serves. */
   start(): Promise<void>;
   kill(): Promise<void>;
+  /** Something that makes it move whole states about, in the middle of the load; goes on when this returns. */
+  disturb(): void;
+  /** Whether a member was seen to put another's state in place of its own. */
+  readonly hasInstalled: boolean;
   /** One for each member, newly connected. The caller closes them. */
   clients(): readonly RawClient[];
   /** Waits until all members hold the same, and have applied the same. @throws when they never do */
@@ -46,6 +50,12 @@ export class LoneServer implements Subject {
     await this.#server?.kill();
   }
 
+  readonly hasInstalled = false;
+
+  disturb(): void {
+    // Alone there is nobody to bring anything to.
+  }
+
   clients(): readonly RawClient[] {
     return [new RawClient(transport(this.#server?.address ?? ''))];
   }
@@ -61,12 +71,15 @@ export class LoneServer implements Subject {
 
 /** Short, so that a cluster that comes back has a leader soon. */
 const times = { heartbeatMs: 50, electionMs: 500 };
+/** Nobody can catch up by the log who missed more than the last few requests. */
+const shortLog = ['--snapshot-count', '20', '--snapshot-catchup-entries', '5'];
 
 export class Cluster implements Subject {
   readonly logs: readonly string[];
   readonly #options: SubjectOptions;
   readonly #size: number;
   #cluster: ProcessCluster | undefined;
+  hasInstalled = false;
 
   constructor(size: number, options: SubjectOptions) {
     this.#options = options;
@@ -84,11 +97,22 @@ export class Cluster implements Subject {
       dataDir: join(dir, name),
       environment,
     });
-    this.#cluster = await launchCluster({ kind: 'conclave', size: this.#size, ...times, member });
+    this.#cluster = await launchCluster({ kind: 'conclave', size: this.#size, ...times, flags: shortLog, member });
   }
 
   async kill(): Promise<void> {
     await Promise.all(this.#cluster?.members.map((member) => member.kill()) ?? []);
+    this.#look();
+  }
+
+  /** In turns one member ends, and begins again: by then it has missed so much that it is brought the whole state. */
+  disturb(): void {
+    this.#look();
+    const members = this.#cluster?.members ?? [];
+    const ended = members.find((member) => !member.isRunning);
+    // It is ended once more with all others, perhaps before it serves again.
+    if (ended !== undefined) ended.restart().catch(() => {});
+    else void members[Math.floor(Math.random() * members.length)]?.kill();
   }
 
   clients(): readonly RawClient[] {
@@ -110,6 +134,10 @@ export class Cluster implements Subject {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#cluster?.[Symbol.asyncDispose]();
+  }
+
+  #look(): void {
+    this.hasInstalled ||= this.#cluster?.members.some(({ output }) => output.includes('a member has its snapshot')) ?? false;
   }
 }
 

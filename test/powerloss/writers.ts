@@ -11,8 +11,12 @@ export interface Acknowledgement {
 /** Owns a part of the store and changes it in a fixed order of steps, so that what it finds there tells which steps happened. */
 export interface Writer {
   readonly name: string;
-  /** Takes a step, counted from 1. Undefined: acknowledged, but no revision was made. @throws whatever is not an acknowledgement */
-  step(n: number, client: RawClient): Promise<Acknowledgement | undefined>;
+  /**
+   * Takes a step, counted from 1; `isRepeated` when it was tried before, and perhaps done. Undefined: acknowledged, but no revision was made.
+   *
+   * @throws whatever is not an acknowledgement
+   */
+  step(n: number, client: RawClient, isRepeated: boolean): Promise<Acknowledgement | undefined>;
   /** What is there after `n` steps, in a word. */
   expected(n: number): string;
   /** What is there. */
@@ -27,10 +31,14 @@ export const text = (value: Uint8Array): string => decoder.decode(value);
 /** The prefix of all keys whose history is checked event by event. */
 export const told = 'told/';
 
-export async function acknowledged<O>(answer: Promise<Answer<O>>): Promise<O> {
+export async function acknowledged<O>(answer: Promise<Answer<O>>): Promise<O>;
+/** Undefined when it was refused in words that say that it was done before. */
+export async function acknowledged<O>(answer: Promise<Answer<O>>, doneBefore: string | undefined): Promise<O | undefined>;
+export async function acknowledged<O>(answer: Promise<Answer<O>>, doneBefore?: string): Promise<O | undefined> {
   const { response, code, message } = await answer;
-  if (response === undefined) throw new Error(`not acknowledged: ${code} ${message}`);
-  return response;
+  if (response !== undefined) return response;
+  if (doneBefore !== undefined && message.includes(doneBefore)) return undefined;
+  throw new Error(`not acknowledged: ${code} ${message}`);
 }
 
 /** Writes its step's number to two keys in one transaction; every tenth step deletes both. `padding` makes the values that much longer. */
@@ -83,12 +91,12 @@ export class LeaseWriter implements Writer {
     this.#firstId = firstId;
   }
 
-  async step(n: number, client: RawClient): Promise<Acknowledgement | undefined> {
+  async step(n: number, client: RawClient, isRepeated: boolean): Promise<Acknowledgement | undefined> {
     const lease = this.#firstId + BigInt(Math.floor((n - 1) / 4));
     const [a, b] = [`${this.name}/a`, `${this.name}/b`];
     switch (n % 4) {
       case 1:
-        await acknowledged(client.unary(Lease.methods.leaseGrant, { id: lease, ttl }));
+        await acknowledged(client.unary(Lease.methods.leaseGrant, { id: lease, ttl }), isRepeated ? 'already exists' : undefined);
         return undefined;
       case 2:
       case 3: {
@@ -97,8 +105,8 @@ export class LeaseWriter implements Writer {
         return { revision: header?.revision ?? 0, events: `put ${key} ${n}` };
       }
       default: {
-        const { header } = await acknowledged(client.unary(Lease.methods.leaseRevoke, { id: lease }));
-        return { revision: header?.revision ?? 0, events: `delete ${a}, delete ${b}` };
+        const revoked = await acknowledged(client.unary(Lease.methods.leaseRevoke, { id: lease }), isRepeated ? 'not found' : undefined);
+        return { revision: revoked?.header?.revision ?? 0, events: `delete ${a}, delete ${b}` };
       }
     }
   }
