@@ -18,21 +18,22 @@ export const noEvidence: Evidence = { written: [], created: [], events: [], cove
 
 /** Whether a write that changes this could have been what was seen. */
 export function fits({ written, created, events, covered }: Evidence, changes: readonly WatchEvent[]): boolean {
-  const put = (key: string): KeyValue | undefined => changes.find((change) => change.type === 'put' && change.kv.key === key)?.kv;
-  const isWritten = (kv: KeyValue): boolean => {
-    const own = put(kv.key);
-    return own !== undefined && sameKeyValue(own, kv);
-  };
-  const isDeleted = (key: string): boolean => changes.some((change) => change.type === 'delete' && change.kv.key === key);
-  const isTold = ({ type, kv }: WatchEvent): boolean => events.some((event) => event.type === type && event.kv.key === kv.key);
   return (
-    written.every(isWritten) &&
-    created.every((key) => put(key)?.version === 1) &&
-    events.every(({ type, kv }) => (type === 'put' ? isWritten(kv) : isDeleted(kv.key))) &&
+    written.every((kv) => isPut(changes, kv)) &&
+    created.every((key) => changes.some((change) => change.type === 'put' && change.kv.key === key && change.kv.version === 1)) &&
+    events.every((event) => (event.type === 'put' ? isPut(changes, event.kv) : isAmong(changes, event))) &&
     changes.every(
-      (change) => isTold(change) || !covered.some((request) => change.type !== request.ignore && isInside(request, change.kv.key)),
+      (change) => isAmong(events, change) || !covered.some((request) => change.type !== request.ignore && isInside(request, change.kv.key)),
     )
   );
+}
+
+function isPut(changes: readonly WatchEvent[], kv: KeyValue): boolean {
+  return changes.some((change) => change.type === 'put' && sameKeyValue(change.kv, kv));
+}
+
+function isAmong(events: readonly WatchEvent[], { type, kv }: WatchEvent): boolean {
+  return events.some((event) => event.type === type && event.kv.key === kv.key);
 }
 
 /** Keys that are seen to have been changed. */
@@ -63,17 +64,16 @@ export function gatherEvidence(history: History, inQuestion: readonly number[], 
   for (const { request, outcome } of history.operations) {
     if (outcome.status === 'ok') for (const kv of shownKeyValues(request, outcome.response)) see(kv);
   }
-  for (const watch of history.watches) {
-    const { byRevision, from, ...known } = told(watch);
-    const isOpen = watch.messages.at(-1)?.type !== 'canceled' && watch.messages.at(-1)?.type !== 'closed';
-    const to = isOpen ? Math.max(known.to, settledRevision) : known.to;
-    for (const [revision, events] of byRevision) {
-      for (const { prevKv } of events) if (prevKv !== undefined) see(prevKv);
-      const evidence = found.get(revision);
-      if (evidence === undefined) continue;
-      if (seesEverything(watch.request)) evidence.events.unshift(...events);
-      else evidence.events.push(...events);
+  // What saw everything saw it in its order: it goes first.
+  for (const watch of history.watches.toSorted((a, b) => Number(seesEverything(b.request)) - Number(seesEverything(a.request)))) {
+    for (const message of watch.messages) {
+      if (message.type !== 'events') continue;
+      for (const event of message.events) {
+        found.get(event.kv.modRevision)?.events.push(event);
+        if (event.prevKv !== undefined) see(event.prevKv);
+      }
     }
+    const { from, to } = toldBetween(watch, settledRevision);
     for (let at = lowerBound(inQuestion, from); (inQuestion[at] ?? Number.POSITIVE_INFINITY) <= to; at++) {
       found.get(inQuestion[at] as number)?.covered.push(watch.request);
     }
@@ -83,31 +83,24 @@ export function gatherEvidence(history: History, inQuestion: readonly number[], 
 
 const seesEverything = ({ key, end, ignore }: WatchRequest): boolean => end === '\0' && key <= '\0' && ignore === undefined;
 
-/** What a watch told, and from which to which revision it told all. */
-function told(watch: Watch): {
-  readonly byRevision: ReadonlyMap<number, readonly WatchEvent[]>;
-  readonly from: number;
-  readonly to: number;
-} {
-  const byRevision = new Map<number, WatchEvent[]>();
+/** From which to which revision a watch told all. */
+function toldBetween(watch: Watch, settledRevision: number): { readonly from: number; readonly to: number } {
   let from = watch.request.startRevision;
   let last = 0;
   let to = 0;
   for (const message of watch.messages) {
     if (message.type === 'created') from ??= message.revision + 1;
-    if (message.type === 'progress') to = Math.max(to, message.revision);
+    else if (message.type === 'progress') to = Math.max(to, message.revision);
     if (message.type !== 'events') continue;
-    for (const event of message.events) {
-      const revision = event.kv.modRevision;
-      if (revision > last) to = Math.max(to, revision - 1);
-      last = revision;
-      const events = byRevision.get(revision);
-      if (events === undefined) byRevision.set(revision, [event]);
-      else events.push(event);
-    }
-    if (message.isFragment !== true && watch.granularity === 'response') to = Math.max(to, last);
+    const newest = message.events.at(-1)?.kv.modRevision ?? last;
+    const isWhole = message.isFragment !== true && watch.granularity === 'response';
+    if (newest > last) to = Math.max(to, isWhole ? newest : newest - 1);
+    else if (isWhole) to = Math.max(to, last);
+    last = newest;
   }
-  return { byRevision, from: from ?? Number.POSITIVE_INFINITY, to };
+  const end = watch.messages.at(-1)?.type;
+  const isOpen = end !== 'canceled' && end !== 'closed';
+  return { from: from ?? Number.POSITIVE_INFINITY, to: isOpen ? Math.max(to, settledRevision) : to };
 }
 
 function lowerBound(sorted: readonly number[], value: number): number {

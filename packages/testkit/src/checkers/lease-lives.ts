@@ -10,7 +10,7 @@ interface Proof {
   readonly from: number;
   readonly to: number;
   readonly revision: number | undefined;
-  readonly shown: string;
+  readonly source: Operation | string;
   /** Whoever asked for the lease to go; undefined: nobody, or nobody knows. */
   readonly isAsked: boolean;
 }
@@ -40,9 +40,9 @@ export function checkLeases(history: History, { truth, authorOf, timeline }: Pic
   for (let revision = truth.firstRevision + 1; revision <= truth.revision; revision++) {
     const author = authorOf(revision);
     if (author?.type !== 'expiry') continue;
-    const shown = `lease ${author.lease} ran out: its keys went at revision ${revision}`;
+    const source = `lease ${author.lease} ran out: its keys went at revision ${revision}`;
     const time = timeline.firstShown(revision);
-    lifeOf(author.lease).gone.push({ from: Number.NEGATIVE_INFINITY, to: time, revision, shown, isAsked: false });
+    lifeOf(author.lease).gone.push({ from: Number.NEGATIVE_INFINITY, to: time, revision, source, isAsked: false });
   }
   const deadlines = leaseDeadlines(history.operations);
   return [...lives].flatMap(([id, life]) => (life.grants.length > 1 ? [] : judge(id, life, deadlines.get(id))));
@@ -54,7 +54,7 @@ function note(operation: Operation, lifeOf: (id: LeaseId) => Life): void {
     from: call,
     to: returned,
     revision,
-    shown: showOperation(operation),
+    source: operation,
     isAsked,
   });
   if (request.type === 'leaseRevoke' && outcome.status !== 'failed') lifeOf(request.id).revokes.push(operation);
@@ -92,19 +92,21 @@ function judge(id: LeaseId, { grants, alive, gone, revokes }: Life, deadline: nu
   if (grant?.outcome.status === 'ok') {
     const { revision } = grant.outcome;
     const unborn = alive.find((proof) => proof.to < grant.call || (proof.revision !== undefined && proof.revision < revision));
-    if (unborn !== undefined) find('lease-unborn', 'was alive before it was granted', unborn.shown, showOperation(grant));
+    if (unborn !== undefined) find('lease-unborn', 'was alive before it was granted', show(unborn), showOperation(grant));
   }
   // What shows it gone before its grant was through says nothing: it was not there yet.
   const bornAt = grant?.outcome.status === 'ok' ? grant.return : grant === undefined ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
   const certainly = gone.filter((proof) => proof.isAsked || proof.from >= bornAt || proof.revision !== undefined);
   const undead = findUndead(certainly, alive);
-  if (undead !== undefined) find('lease-undead', 'was alive after it was gone', undead.gone.shown, undead.alive.shown);
+  if (undead !== undefined) find('lease-undead', 'was alive after it was gone', show(undead.gone), show(undead.alive));
   const early = certainly.find(
     (proof) => !proof.isAsked && proof.to < (deadline ?? 0) && !revokes.some((revoke) => revoke.call < proof.to),
   );
-  if (early !== undefined) find('lease-early', `was gone before it could run out, at ${deadline} ms`, early.shown);
+  if (early !== undefined) find('lease-early', `was gone before it could run out, at ${deadline} ms`, show(early));
   return findings;
 }
+
+const show = ({ source }: Proof): string => (typeof source === 'string' ? source : showOperation(source));
 
 function findUndead(gone: readonly Proof[], alive: readonly Proof[]): { readonly gone: Proof; readonly alive: Proof } | undefined {
   const byTime = [minBy(gone, (proof) => proof.to), minBy(alive, (proof) => -proof.from)] as const;
