@@ -34,6 +34,8 @@ export interface Plan {
   readonly network: { readonly loss: number; readonly duplication: number; readonly delayMs: readonly [number, number] };
   /** How much slower than true time a clock may go, as a fraction. */
   readonly clockSkew: number;
+  /** What arrives within a millisecond arrives in one turn of the loop. */
+  readonly sharesTurns: boolean;
   readonly disk: { readonly syncMs: readonly [number, number]; readonly commitMs: readonly [number, number] };
   readonly storage: {
     readonly segmentBytes: { readonly first: number; readonly max: number };
@@ -97,6 +99,7 @@ export function drawPlan(seed: number, limits: PlanLimits = {}): Plan {
   const hasNoise = limits.without?.includes('network') !== true;
   const isStormy = random.chance(0.4);
   const hasQuota = random.chance(0.15);
+  const sharesTurns = random.chance(0.7);
   const isCompacting = random.chance(0.2);
   const segmentFirst = random.pick([16, 32, 64, 256]) * 1024;
   return {
@@ -112,6 +115,7 @@ export function drawPlan(seed: number, limits: PlanLimits = {}): Plan {
       delayMs: isReordering && hasNoise ? [1, mostDelayMs] : [1, 1],
     },
     clockSkew: isSkewed && limits.without?.includes('clockSkew') !== true ? 0.01 : 0,
+    sharesTurns,
     disk: { syncMs: isSlowDisk ? [1, 40] : [0, 2], commitMs: isSlowDisk ? [5, 200] : [1, 10] },
     storage: {
       segmentBytes: { first: segmentFirst, max: segmentFirst * random.pick([1, 2, 8]) },

@@ -32,7 +32,7 @@ export class World {
   constructor(plan: Plan, isVerbose: boolean) {
     this.plan = plan;
     this.#noisy = { ...plan.network, isCut: false };
-    this.time = new VirtualRuntime({ seed: plan.seed });
+    this.time = new VirtualRuntime({ seed: plan.seed, sharesTurns: plan.sharesTurns });
     this.findings = new Findings(() => this.time.monotonic(), isVerbose);
     this.raft = new RaftTrace(this.findings);
     const callRandom = randomOf(plan.seed, 'calls');

@@ -46,6 +46,25 @@ describe('virtual runtime', () => {
     expect(seen).toEqual(['chain@10', 'turn@10', 'turn2@10', 'timer@11']);
   });
 
+  test('timers of one moment have turns of their own, or share one', async () => {
+    const order = async (sharesTurns: boolean): Promise<string> => {
+      const runtime = new VirtualRuntime({ sharesTurns });
+      const seen: string[] = [];
+      const arrive = (name: string) => () => {
+        seen.push(name);
+        void Promise.resolve().then(() => seen.push(`${name} reaction`));
+        runtime.endOfTurn(() => seen.push(`${name} turn`));
+      };
+      runtime.timer(10, arrive('a'));
+      runtime.timer(10, arrive('b'));
+      runtime.timer(11, arrive('c'));
+      await runtime.advance(20);
+      return seen.join(', ');
+    };
+    expect(await order(false)).toBe('a, a reaction, a turn, b, b reaction, b turn, c, c reaction, c turn');
+    expect(await order(true)).toBe('a, a reaction, b, b reaction, a turn, b turn, c, c reaction, c turn');
+  });
+
   test('runUntil stops at the first moment the condition holds', async () => {
     const runtime = new VirtualRuntime();
     let ticks = 0;

@@ -9,6 +9,11 @@ export interface VirtualRuntimeOptions {
   readonly wall?: number;
   /** Default: discards everything. */
   readonly log?: Logger;
+  /**
+   * Timers that are due at the same moment share a turn of the loop: what was queued with `endOfTurn` runs after all of them, as it does where packets
+   * arrive together. Default: false, every timer has a turn of its own.
+   */
+  readonly sharesTurns?: boolean;
 }
 
 export interface RunOptions {
@@ -44,11 +49,13 @@ export class VirtualRuntime implements Runtime {
   #wallSteps = 0;
   #seq = 0;
   #isDriven = false;
+  readonly #sharesTurns: boolean;
 
   constructor(options: VirtualRuntimeOptions = {}) {
     this.#random = new Random(options.seed ?? 1);
     this.#wallAtStart = options.wall ?? 946_684_800_000;
     this.log = options.log ?? silentLog;
+    this.#sharesTurns = options.sharesTurns ?? false;
   }
 
   monotonic(): number {
@@ -167,9 +174,10 @@ export class VirtualRuntime implements Runtime {
     return true;
   }
 
-  /** Runs what was queued with `endOfTurn`. False: nothing was. */
+  /** Runs what was queued with `endOfTurn`, if the turn is over. False: it goes on, or nothing was queued. */
   #endTurn(): boolean {
     if (this.#turn.length === 0) return false;
+    if (this.#sharesTurns && this.#timers.peek()?.due === this.#now) return false;
     const turn = this.#turn;
     this.#turn = [];
     for (const callback of turn) callback();
