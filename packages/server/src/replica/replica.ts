@@ -1,24 +1,21 @@
-import { LeaseRevokeRequest } from '@conclave/protocol';
 import type { MemberId, MemberProgress, Raft, Ready, Role, SoftState } from '@conclave/raft';
 import type { MembershipKind, RequestKind } from '../apply/entry.ts';
-import { AppendQueue } from './append-queue.ts';
-import { Applying } from './applying.ts';
+import { EntryPath } from './entry-path.ts';
 import { LeaderQuestions } from './leader-questions.ts';
 import { LeadershipTransfer } from './leadership-transfer.ts';
 import { LeaseKeeper, type LeaseRemaining } from './lease-keeper.ts';
 import { answerLeaseQuestions, remaining, renewal } from './lease-questions.ts';
-import { LogCompaction } from './log-compaction.ts';
 import { Loop } from './loop.ts';
-import { defaultLimits, type MembershipChange, type ProposeOptions, type ReplicaLimits, type ReplicaOptions } from './options.ts';
+import { defaultLimits, type MembershipChange, type ProposeOptions, type ReplicaOptions } from './options.ts';
 import type { CallHandler } from './peer-calls.ts';
 import { PeerDoor } from './peer-door.ts';
 import type { PeerMethod } from './ports.ts';
-import { type NewProposal, Proposals } from './proposals.ts';
+import type { Proposals } from './proposals.ts';
 import { maxBatchBytes, startRaft } from './raft-start.ts';
 import { type BarrierDone, ReadBarriers } from './read-barriers.ts';
-import { refusal, refusalBeforeLog } from './refusal.ts';
+import { refusal } from './refusal.ts';
+import { Requests } from './requests.ts';
 import { Ticker } from './ticker.ts';
-import { timeoutKey } from './timeout-key.ts';
 
 /** etcd's: five seconds for a slow disk, and two elections. */
 const requestTimeoutBaseMs = 5000;
@@ -43,16 +40,13 @@ export class Replica<R> {
   /** Counts leases down while this member leads. */
   readonly leases: LeaseKeeper;
   readonly #options: ReplicaOptions<R>;
-  readonly #limits: ReplicaLimits;
-  readonly #electionTimeoutMs: number;
   readonly #requestTimeoutMs: number;
   readonly #raft: Raft;
   readonly #loop: Loop;
+  readonly #requests: Requests<R>;
   readonly #proposals: Proposals<R>;
   readonly #reads: ReadBarriers;
-  readonly #appends: AppendQueue;
-  readonly #applying: Applying<R>;
-  readonly #compaction: LogCompaction;
+  readonly #entries: EntryPath<R>;
   readonly #door: PeerDoor<R>;
   readonly #questions: LeaderQuestions;
   readonly #transfer: LeadershipTransfer;
@@ -68,64 +62,46 @@ export class Replica<R> {
 
   /** @throws InvariantError when the log and the state machine cannot belong together: then nothing may be served from them. */
   constructor(options: ReplicaOptions<R>) {
-    const { runtime, id: self, log, stateMachine, leases, peers, snapshots, fatal, tickMs = 100, electionTicks = 10 } = options;
+    const { runtime, id: self, leases, fatal, tickMs = 100, electionTicks = 10 } = options;
     const electionTimeoutMs = tickMs * electionTicks;
     const requestTimeoutMs = requestTimeoutBaseMs + 2 * electionTimeoutMs;
     const limits = { ...defaultLimits, ...options.limits };
     const raft = startRaft(options);
     this.#options = options;
-    this.#limits = limits;
-    this.#electionTimeoutMs = electionTimeoutMs;
     this.#requestTimeoutMs = requestTimeoutMs;
     this.#raft = raft;
     this.#softState = { role: raft.role, leader: raft.leader, term: raft.term };
     const loop = new Loop({ runtime, fatal, round: () => this.#round(), onRest: () => this.#rest(), onEnd: () => this.#end() });
     this.#loop = loop;
-    const later = loop.drive;
 
     const door = new PeerDoor({ replica: options, raft, loop, electionTicks, onRemoved: () => this.#sayFarewell() });
     const { calls, transfers } = door;
     this.#door = door;
-    const proposals = new Proposals<R>({
-      runtime,
-      member: self,
+    const requests = new Requests<R>({
+      replica: options,
+      limits,
+      raft,
+      loop,
+      electionTimeoutMs,
       requestTimeoutMs,
-      maxQueuedBytes: limits.maxUncommittedBytes,
-      timeoutKey: (since) => this.#timeoutKey(since),
+      ledSince: () => this.#ledSince,
+      isStopping: () => this.#isStopping,
     });
+    const { proposals } = requests;
+    this.#requests = requests;
     this.#proposals = proposals;
     this.#reads = new ReadBarriers({ runtime, requestTimeoutMs });
-    const compaction = new LogCompaction({ ...limits, log, raft, stateMachine, transfers, hasPeers: peers !== undefined });
-    this.#compaction = compaction;
-    const applying = new Applying<R>({
-      runtime,
-      self,
+    this.#entries = new EntryPath<R>({
+      replica: options,
+      limits,
       raft,
-      stateMachine,
+      loop,
       proposals,
-      onEntry: (bytes) => compaction.applied(bytes),
+      transfers,
+      send: (message) => door.send([message]),
       onTerm: (term) => this.#onTerm(term),
-      onMembership: () => options.onMembership?.(),
       onSelfRemoved: () => this.#sayFarewell(),
       onApplied: () => this.#onApplied(),
-      later,
-    });
-    this.#applying = applying;
-    this.#appends = new AppendQueue({
-      self,
-      log,
-      raft,
-      snapshots,
-      send: (message) => door.send([message]),
-      onSnapshot: () => applying.clear(),
-      onRestored: (snapshot) => {
-        applying.restored(snapshot);
-        options.onRestored?.();
-        options.onMembership?.();
-        this.#releaseReads();
-      },
-      later,
-      fail: (cause) => loop.fail(cause),
     });
 
     const leader = (): MemberId => raft.leader;
@@ -136,7 +112,7 @@ export class Replica<R> {
     this.leases = new LeaseKeeper({
       runtime,
       table: leases,
-      revoke: (lease) => this.#revokeExpired(lease),
+      revoke: (lease) => requests.revokeExpired(lease),
       confirmLeadership: () => this.#barrier(),
       electionTimeoutMs,
     });
@@ -198,10 +174,7 @@ export class Replica<R> {
    * three leave the outcome open, unless the error has the trailer `conclave-outcome: not-applied`.
    */
   propose(kind: RequestKind, body: Uint8Array, options: ProposeOptions = {}): Promise<R> {
-    const refused = this.#refuse(kind, body);
-    if (refused) return Promise.reject(refused);
-    this.#loop.queueTurn();
-    return this.#proposals.add(newProposal(kind, body, options));
+    return this.#requests.propose(kind, body, options);
   }
 
   /**
@@ -209,43 +182,11 @@ export class Replica<R> {
    * does not take yet, because another is not applied or the leader is too new, waits before the log.
    */
   proposeMembership(change: MembershipChange, kind: MembershipKind, body: Uint8Array, options: ProposeOptions = {}): Promise<R> {
-    const refused = this.#refuse(kind, body);
-    if (refused) return Promise.reject(refused);
-    this.#loop.queueTurn();
-    return this.#proposals.addChange(newProposal(kind, body, options), change);
-  }
-
-  #refuse(kind: RequestKind, body: Uint8Array): Error | undefined {
-    if (this.#isStopping) return refusalBeforeLog('server-stopped');
-    if (body.length > this.#limits.maxRequestBytes) return refusalBeforeLog('request-too-large');
-    if (this.#options.stateMachine.allows?.(kind) === false) return refusalBeforeLog('not-capable');
-    if (this.committedIndex - this.appliedIndex > this.#limits.maxPendingGap) return refusalBeforeLog('too-many-requests');
-    return undefined;
+    return this.#requests.proposeMembership(change, kind, body, options);
   }
 
   get #isStopping(): boolean {
     return this.#stopped !== undefined || this.#hasLeft || this.#loop.hasEnded;
-  }
-
-  /** Ahead of what clients ask, and in this term or not at all: who leads in the next counts the lease from anew. */
-  #revokeExpired(id: bigint): Promise<unknown> {
-    this.#loop.queueTurn();
-    return this.#proposals.addUrgent(newProposal('leaseRevoke', LeaseRevokeRequest.encode({ id }), {}), this.term);
-  }
-
-  #timeoutKey(since: number): ReturnType<typeof timeoutKey> {
-    const { id: self, peers } = this.#options;
-    const connectedSince = peers?.connectedSince && ((member: MemberId) => peers.connectedSince?.(member));
-    const [ledSince, electionTimeoutMs] = [this.#ledSince, this.#electionTimeoutMs];
-    return timeoutKey({
-      since,
-      ledSince,
-      electionTimeoutMs,
-      self,
-      leader: this.leader,
-      voters: this.#raft.confState.voters,
-      connectedSince,
-    });
   }
 
   /**
@@ -334,7 +275,7 @@ export class Replica<R> {
       endGrace();
     }
     this.#loop.end();
-    await this.#appends.restored;
+    await this.#entries.restored;
     await this.#options.log.close();
   }
 
@@ -406,10 +347,10 @@ export class Replica<R> {
     // What others shall write leaves before the own write, so that the members' disks work at the same time (thesis section 10.2.1).
     this.#door.flush();
     if (snapshotsFor.length > 0) this.#door.transfers?.begin(snapshotsFor, this.#options.stateMachine.durableIndex);
-    if (append) this.#appends.append(append);
+    if (append) this.#entries.append(append);
     for (const { context, index } of readStates) this.#reads.confirmed(context, index);
     if (readStates.length > 0) this.#releaseReads();
-    if (apply) this.#applying.push(apply.entries);
+    if (apply) this.#entries.apply(apply.entries);
   }
 
   #onSoftState(next: SoftState): void {
@@ -438,12 +379,11 @@ export class Replica<R> {
 
   #onApplied(): void {
     this.#campaignAlone();
-    this.#compaction.compact();
     this.#releaseReads();
   }
 
   #releaseReads(): void {
-    if (!this.#appends.isRestoring) this.#reads.applied(this.appliedIndex);
+    if (!this.#entries.isRestoring) this.#reads.applied(this.appliedIndex);
   }
 
   /** Where nobody else could lead there is nothing to wait for. Founders stand in the log: they are known only when that is applied. */
@@ -460,14 +400,9 @@ export class Replica<R> {
     this.#reads.askAgain();
     this.#questions.wake();
     this.#transfer.look();
-    if (!this.#appends.isRestoring) this.#compaction.release();
+    this.#entries.tick();
     if (this.#farewellTicks === undefined) return;
     this.#farewellTicks -= 1;
     if (this.#farewellTicks <= 0) this.#leave();
   }
-}
-
-function newProposal(kind: RequestKind, body: Uint8Array, options: ProposeOptions): NewProposal {
-  const { user = '', authRevision = 0, deadline = Number.POSITIVE_INFINITY } = options;
-  return { kind, body, user, authRevision, deadline };
 }
