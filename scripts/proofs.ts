@@ -28,10 +28,6 @@ const parts: readonly Part[] = [
   { name: 'store', args: [vitest, ...proofs, 'test/store'] },
   { name: 'checkers', args: [vitest, ...proofs, 'test/checkers'] },
   { name: 'sim', args: [...onSources, 'test/sim/main.ts', '--seeds', '1000', '--jobs', '2'] },
-  { name: 'mutants', args: [...onSources, 'test/mutants/main.ts'] },
-  { name: 'nemesis', args: [...onSources, 'test/nemesis/main.ts', '--short'] },
-  { name: 'powerloss', args: [...onSources, 'test/powerloss/main.ts', '--images', '400'] },
-  { name: 'soak', args: [...onSources, 'test/soak/main.ts', '--minutes', '3'] },
 ];
 
 const only = process.argv.slice(2);
