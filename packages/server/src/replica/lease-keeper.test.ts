@@ -28,6 +28,8 @@ interface World {
   readonly keeper: LeaseKeeper;
   /** When each revoke was begun. */
   readonly begun: { id: bigint; at: number }[];
+  /** The terms they were begun for. */
+  readonly terms: number[];
   /** Lets the revokes under way through; `fail` ends them without effect. */
   settle(fail?: 'fail'): Promise<void>;
   /** Revokes take this long; undefined: until `settle`. */
@@ -39,8 +41,9 @@ function world(): World {
   const runtime = new VirtualRuntime();
   const table = new Table();
   const open: { id: bigint; resolve: () => void; reject: (error: Error) => void }[] = [];
-  const revoke = (id: bigint): Promise<void> => {
+  const revoke = (id: bigint, term: number): Promise<void> => {
     it.begun.push({ id, at: runtime.monotonic() });
+    it.terms.push(term);
     return new Promise((resolve, reject) => {
       if (it.takesMs === undefined) open.push({ id, resolve, reject });
       else
@@ -56,6 +59,7 @@ function world(): World {
     table,
     keeper: new LeaseKeeper({ runtime, table, revoke, confirmLeadership, electionTimeoutMs: 1000 }),
     begun: [],
+    terms: [],
     takesMs: 0,
     leads: true,
     async settle(fail) {
@@ -101,7 +105,7 @@ describe('the least TTL', () => {
 describe('a countdown', () => {
   it('ends with one revoke, when the TTL has passed and not before', async () => {
     const { runtime, table, keeper, begun } = world();
-    keeper.promote();
+    keeper.promote(1);
     table.grant(1n, 10);
     await runtime.advance(9999);
     expect([begun, keeper.remainingSeconds(1n)]).toEqual([[], 0]);
@@ -109,6 +113,17 @@ describe('a countdown', () => {
     expect(begun).toEqual([{ id: 1n, at: 10_000 }]);
     await runtime.advance(60_000);
     expect([begun.length, keeper.remainingSeconds(1n)]).toEqual([1, undefined]);
+  });
+
+  it('ends in the term in which it was counted, whatever the term is by then', async () => {
+    const { runtime, table, keeper, terms } = world();
+    keeper.promote(3);
+    table.grant(7n, 10);
+    await runtime.advance(10_000);
+    keeper.promote(5);
+    table.grant(8n, 10);
+    await runtime.advance(10_000);
+    expect(terms).toEqual([3, 5]);
   });
 
   it('is not kept by a member that does not lead', async () => {
@@ -120,12 +135,12 @@ describe('a countdown', () => {
 
   it('starts anew with an election timeout on top when the member begins to lead', async () => {
     const { runtime, table, keeper, begun } = world();
-    keeper.promote();
+    keeper.promote(1);
     table.grant(1n, 10);
     await runtime.advance(9000);
     keeper.demote();
     await runtime.advance(9000);
-    keeper.promote();
+    keeper.promote(1);
     expect(keeper.remainingSeconds(1n)).toBe(11);
     await runtime.advance(11_000);
     expect(begun).toEqual([{ id: 1n, at: 29_000 }]);
@@ -134,7 +149,7 @@ describe('a countdown', () => {
   it('starts anew spread, where so many would end at once that they could not be revoked in time', async () => {
     const { runtime, table, keeper, begun } = world();
     for (let id = 1n; id <= 3000n; id++) table.leases.set(id, id % 3n === 0n ? 7 : 5);
-    keeper.promote();
+    keeper.promote(1);
     await runtime.advance(5999);
     expect(begun).toEqual([]);
     await runtime.advance(10_000);
@@ -150,14 +165,14 @@ describe('a countdown', () => {
   it('starts anew for each on its own where there are not so many', async () => {
     const { runtime, table, keeper, begun } = world();
     for (let id = 1n; id <= 100n; id++) table.leases.set(id, 5);
-    keeper.promote();
+    keeper.promote(1);
     await runtime.advance(6200);
     expect(begun).toHaveLength(100);
   });
 
   it('is dropped when a client revokes the lease, and the id may be granted again', async () => {
     const { runtime, table, keeper, begun } = world();
-    keeper.promote();
+    keeper.promote(1);
     table.grant(1n, 10);
     table.revoke(1n);
     await runtime.advance(5000);
@@ -170,7 +185,7 @@ describe('a countdown', () => {
 
   it('may be longer than the longest timer', async () => {
     const { runtime, table, keeper, begun } = world();
-    keeper.promote();
+    keeper.promote(1);
     table.grant(1n, 9_000_000_000);
     await runtime.advance(2 ** 31);
     expect([begun, keeper.remainingSeconds(1n)]).toEqual([[], 9_000_000_000 - Math.ceil(2 ** 31 / 1000)]);
@@ -180,7 +195,7 @@ describe('a countdown', () => {
 describe('a renewal', () => {
   it('gives the TTL and starts it anew', async () => {
     const { runtime, table, keeper, begun } = world();
-    keeper.promote();
+    keeper.promote(1);
     table.grant(1n, 10);
     await runtime.advance(6000);
     expect(await runtime.run(keeper.renew(1n))).toBe(10);
@@ -192,14 +207,14 @@ describe('a renewal', () => {
 
   it('of an unknown lease gives 0', async () => {
     const { runtime, keeper } = world();
-    keeper.promote();
+    keeper.promote(1);
     expect(await runtime.run(keeper.renew(1n))).toBe(0);
   });
 
   it('of an expired lease waits until it is revoked, then gives 0', async () => {
     const it = world();
     it.takesMs = undefined;
-    it.keeper.promote();
+    it.keeper.promote(1);
     it.table.grant(1n, 10);
     await it.runtime.advance(10_000);
     const late = watched(it.keeper.renew(1n));
@@ -211,7 +226,7 @@ describe('a renewal', () => {
 
   it('is refused where leadership cannot be confirmed, and changes nothing', async () => {
     const it = world();
-    it.keeper.promote();
+    it.keeper.promote(1);
     it.table.grant(1n, 10);
     await it.runtime.advance(6000);
     it.leads = false;
@@ -222,7 +237,7 @@ describe('a renewal', () => {
 
   it('tells what is left and what was granted, until nothing is', async () => {
     const { runtime, table, keeper } = world();
-    keeper.promote();
+    keeper.promote(1);
     table.grant(7n, 5);
     await runtime.advance(1500);
     expect(await keeper.remaining(7n)).toEqual({ remainingSeconds: 3, grantedSeconds: 5 });
@@ -241,12 +256,12 @@ describe('a renewal', () => {
   it('that waits for a revoke is refused when leadership ends, though the member leads again at once', async () => {
     const it = world();
     it.takesMs = undefined;
-    it.keeper.promote();
+    it.keeper.promote(1);
     it.table.grant(1n, 10);
     await it.runtime.advance(10_000);
     const late = watched(it.keeper.renew(1n));
     await it.runtime.advance(0);
-    it.keeper.promote();
+    it.keeper.promote(1);
     await it.runtime.advance(0);
     expect([late.state, it.keeper.remainingSeconds(1n)]).toEqual(['etcdserver: no leader', 11]);
   });
@@ -256,7 +271,7 @@ describe('revoking', () => {
   it('keeps at most 16 in flight and begins at most 1000 in a second', async () => {
     const it = world();
     it.takesMs = 3;
-    it.keeper.promote();
+    it.keeper.promote(1);
     for (let id = 1n; id <= 5000n; id++) it.table.grant(id, 5);
     await it.runtime.advance(12_000);
     expect(it.table.leases.size).toBe(0);
@@ -272,7 +287,7 @@ describe('revoking', () => {
   it('holds back beyond 16 while none comes through', async () => {
     const it = world();
     it.takesMs = undefined;
-    it.keeper.promote();
+    it.keeper.promote(1);
     for (let id = 1n; id <= 40n; id++) it.table.grant(id, 5);
     await it.runtime.advance(20_000);
     expect(it.begun).toHaveLength(16);
@@ -284,7 +299,7 @@ describe('revoking', () => {
   it('is repeated after a second when it failed', async () => {
     const it = world();
     it.takesMs = undefined;
-    it.keeper.promote();
+    it.keeper.promote(1);
     it.table.grant(1n, 5);
     await it.runtime.advance(5000);
     await it.settle('fail');

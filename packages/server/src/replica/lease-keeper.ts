@@ -7,10 +7,9 @@ export interface LeaseKeeperOptions {
   readonly runtime: Runtime;
   readonly table: LeaseTable;
   /**
-   * Puts an ordinary LeaseRevoke through the log, in the present term or not at all. What it gives is not looked at: the table tells when the lease
-   * is gone.
+   * Puts an ordinary LeaseRevoke through the log, in this term or not at all. What it gives is not looked at: the table tells when the lease is gone.
    */
-  readonly revoke: (id: bigint) => Promise<unknown>;
+  readonly revoke: (id: bigint, term: number) => Promise<unknown>;
   /** Resolves once this member is sure to lead at this moment, with all that was acknowledged applied; rejects when it cannot be. */
   readonly confirmLeadership: () => Promise<void>;
   readonly electionTimeoutMs: number;
@@ -68,6 +67,8 @@ export class LeaseKeeper implements LeaseListener {
   /** Revokes may begin from this instant on; it runs ahead of time by what was begun. */
   #pace = 0;
   #isPrimary = false;
+  /** The one in which this member leads: it may have ended before anybody tells so here. */
+  #term = 0;
   #timer: Timer | undefined;
   #timerDue = Number.POSITIVE_INFINITY;
 
@@ -125,10 +126,11 @@ export class LeaseKeeper implements LeaseListener {
 
   // ---- what the replica tells ----
 
-  /** This member leads, and has applied everything that earlier leaders committed. */
-  promote(): void {
+  /** This member leads in `term`, and has applied everything that earlier leaders committed. */
+  promote(term: number): void {
     if (this.#isPrimary) this.demote();
     this.#isPrimary = true;
+    this.#term = term;
     this.#pace = 0;
     const { runtime, table, electionTimeoutMs } = this.#options;
     const leases: { readonly id: bigint; readonly ttlSeconds: number }[] = [];
@@ -246,7 +248,7 @@ export class LeaseKeeper implements LeaseListener {
       this.#revokeExpired();
       this.#arm();
     };
-    revoke(countdown.id).then(settled, (cause: unknown) => {
+    revoke(countdown.id, this.#term).then(settled, (cause: unknown) => {
       runtime.log.warn({ lease: countdown.id.toString(16), cause }, 'an expired lease could not be revoked, trying again');
       settled();
     });

@@ -112,8 +112,8 @@ export class Replica<R> {
     this.leases = new LeaseKeeper({
       runtime,
       table: leases,
-      revoke: (lease) => requests.revokeExpired(lease),
-      confirmLeadership: () => this.#barrier(),
+      revoke: (lease, term) => requests.revokeExpired(lease, term),
+      confirmLeadership: () => this.#confirmLeadership(),
       electionTimeoutMs,
     });
     answerLeaseQuestions(calls, this.leases);
@@ -210,8 +210,15 @@ export class Replica<R> {
     }
   }
 
-  #barrier(): Promise<void> {
-    return new Promise((resolve, reject) => this.readBarrier((error) => (error ? reject(error) : resolve())));
+  /** What raft has taken in is acted upon at the end of the turn: until then only raft knows that it leads no more. */
+  #confirmLeadership(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.readBarrier((error) => {
+        if (error !== undefined) reject(error);
+        else if (this.isLeader) resolve();
+        else reject(refusal('no-leader'));
+      });
+    });
   }
 
   /**
@@ -374,7 +381,7 @@ export class Replica<R> {
 
   /** All that earlier leaders committed is applied, grants and revokes of leases included. */
   #onTerm(term: number): void {
-    if (this.isLeader && term === this.term && !this.#isStopping) this.leases.promote();
+    if (this.isLeader && term === this.term && !this.#isStopping) this.leases.promote(term);
   }
 
   #onApplied(): void {

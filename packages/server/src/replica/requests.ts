@@ -52,10 +52,9 @@ export class Requests<R> {
   }
 
   /** Ahead of what clients ask, and in this term or not at all: who leads in the next counts the lease from anew. */
-  revokeExpired(id: bigint): Promise<R> {
-    const { loop, raft } = this.#options;
-    loop.queueTurn();
-    return this.proposals.addUrgent(newProposal('leaseRevoke', LeaseRevokeRequest.encode({ id }), {}), raft.term);
+  revokeExpired(id: bigint, term: number): Promise<R> {
+    this.#options.loop.queueTurn();
+    return this.proposals.addUrgent(newProposal('leaseRevoke', LeaseRevokeRequest.encode({ id }), {}), term);
   }
 
   #refuse(kind: RequestKind, body: Uint8Array): Error | undefined {
