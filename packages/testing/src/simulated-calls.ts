@@ -176,8 +176,11 @@ class Way {
   }
 
   async withdraw(routes: Routes, graceMs: number, reason: string): Promise<void> {
-    if (this.#routes === routes) await this.server?.close(graceMs, reason);
-    if (this.#routes === routes) this.server = undefined;
+    const { server } = this;
+    if (this.#routes !== routes || server === undefined) return;
+    await server.close(graceMs, reason);
+    server.heal();
+    if (this.server === server) this.server = undefined;
   }
 
   /** The process at one end is dead. */
@@ -187,6 +190,8 @@ class Way {
     } else {
       this.server?.cut();
       void this.server?.close(0, '');
+      // What was held back on its way there, an attempt to connect above all, now meets nobody.
+      this.server?.heal();
       this.server = undefined;
       this.#routes = undefined;
     }

@@ -73,6 +73,20 @@ describe('calls between simulated machines', () => {
     expect(ends[2]).toMatch(/^0/);
   });
 
+  test('an attempt to connect that was held back fails when the server dies, and the next one succeeds', async () => {
+    const { time, server, serve, ends, call, connection } = calls();
+    server.pause();
+    connection.connect();
+    await time.advance(10);
+    server.kill();
+    await time.advance(10);
+    expect(connection.state).toBe('failed');
+    serve();
+    call(connection);
+    await time.advance(10);
+    expect(ends).toEqual([expect.stringMatching(/^0/)]);
+  });
+
   test('a dead client reaches nobody any more, over no connection, old or new', async () => {
     const { time, net, client, ends, call, connection } = calls();
     const transport = net.transportOf(client);
