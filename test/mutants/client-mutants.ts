@@ -12,7 +12,7 @@ export const clientMutants: readonly Mutant[] = [
         replace: 'return end.notProcessed || isTransient(end);',
       },
     ],
-    finder: { file: 'packages/sdk/src/connection/unary-call.test.ts' },
+    finders: [{ file: 'packages/sdk/src/connection/unary-call.test.ts' }],
   },
   {
     name: 'lock-granted-after-its-lease-was-gone',
@@ -25,7 +25,7 @@ export const clientMutants: readonly Mutant[] = [
         replace: '    void mine;\n',
       },
     ],
-    finder: { file: 'test/e2e/lock.test.ts' },
+    finders: [{ file: 'test/e2e/lock.test.ts' }],
   },
   {
     name: 'queue-under-a-bare-prefix',
@@ -44,6 +44,6 @@ export const clientMutants: readonly Mutant[] = [
         replace: 'return list(prefix(name), {',
       },
     ],
-    finder: { file: 'test/e2e/lock.test.ts' },
+    finders: [{ file: 'test/e2e/lock.test.ts' }],
   },
 ];

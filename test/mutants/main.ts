@@ -1,7 +1,7 @@
 // `npm run mutants`: bugs that systems of this kind have had are brought back one by one, and each must be found by the test named for it, within its
 // budget. What cannot find a planted bug proves nothing when it finds none.
 import { parseArgs } from 'node:util';
-import type { Finder, Mutant } from './mutant.ts';
+import { type Finder, type Mutant, simulated } from './mutant.ts';
 import { mutants } from './mutants.ts';
 import { type Finding, runFinder } from './run-finder.ts';
 
@@ -12,13 +12,21 @@ const { values: flags, positionals } = parseArgs({
     /** Only the mutants: for looking at some of them. */
     'no-baseline': { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
+    /** Lets so many seeds of the simulation look for the mutants, whoever is named for them. */
+    sim: { type: 'string' },
   },
 });
 
 const out = (line: string): void => void process.stdout.write(`${line}\n`);
 
+/** One mutant, and one finder that must find it. */
+interface Hunt {
+  readonly mutant: Mutant;
+  readonly finder: Finder;
+}
+
 /** Finders that differ in nothing but the budget are tried once without a mutant, with the largest. */
-function baselines(chosen: readonly Mutant[]): Finder[] {
+function baselines(chosen: readonly Hunt[]): Finder[] {
   const byTest = new Map<string, Finder>();
   for (const { finder } of chosen) {
     const place = JSON.stringify([finder.file, finder.test, finder.environment]);
@@ -49,7 +57,9 @@ const brief = (message: string): string => {
   return (lines.find((line) => /SEED=/.test(line)) ?? lines[0] ?? '').slice(0, 160);
 };
 
-const chosen = mutants.filter(({ name }) => positionals.length === 0 || positionals.some((word) => name.includes(word)));
+const named = mutants.filter(({ name }) => positionals.length === 0 || positionals.some((word) => name.includes(word)));
+const everywhere = flags.sim === undefined ? undefined : [simulated(Number(flags.sim))];
+const chosen: readonly Hunt[] = named.flatMap((mutant) => (everywhere ?? mutant.finders).map((finder) => ({ mutant, finder })));
 const jobs = Number(flags.jobs);
 let failed = 0;
 
@@ -64,8 +74,8 @@ if (!flags['no-baseline']) {
   });
 }
 
-out(`\n${chosen.length} mutants must be found:`);
-await atOnce(chosen, jobs, async ({ name, finder, origin }) => {
+out(`\n${named.length} mutants must be found:`);
+await atOnce(chosen, jobs, async ({ mutant: { name, origin }, finder }) => {
   const finding: Finding | Error = await runFinder(finder, name).catch((error: unknown) =>
     error instanceof Error ? error : new Error(String(error)),
   );

@@ -27,8 +27,12 @@ export interface Mutant {
   /** Where it was met, or described. */
   readonly origin: string;
   readonly edits: readonly Edit[];
-  readonly finder: Finder;
+  /** Each of them must find it. */
+  readonly finders: readonly Finder[];
 }
+
+/** Whole clusters with their clients, simulated. */
+export const simulated = (seeds: number): Finder => ({ file: 'test/mutants/sim.finder.ts', seeds });
 
 export const root: string = fileURLToPath(new URL('../..', import.meta.url));
 

@@ -1,4 +1,4 @@
-import type { Edit, Finder, Mutant } from './mutant.ts';
+import { type Edit, type Finder, type Mutant, simulated } from './mutant.ts';
 
 const raft = (file: string, find: string, replace: string): Edit => ({ file: `packages/raft/src/${file}.ts`, find, replace });
 
@@ -14,7 +14,7 @@ export const raftMutants: readonly Mutant[] = [
     name: 'leader-counts-itself-early',
     origin: 'etcd #14370: acknowledged before the own fsync',
     edits: [raft('leadership', 'this.#quorumReached(log.durableIndex, ', 'this.#quorumReached(log.lastIndex, ')],
-    finder: clusters(1000),
+    finders: [clusters(1000)],
   },
   {
     name: 'follower-acknowledges-early',
@@ -26,7 +26,7 @@ export const raftMutants: readonly Mutant[] = [
         "    this.#member.messages.push({ type: 'appendEntriesResponse', ...this.#member.envelope(leader), ...answer });\n  }\n\n  /** With",
       ),
     ],
-    finder: clusters(1000),
+    finders: [clusters(1000), simulated(40)],
   },
   {
     name: 'vote-not-durable',
@@ -38,7 +38,7 @@ export const raftMutants: readonly Mutant[] = [
         'this.#member.messages.push({ type, from: id, to: request.from',
       ),
     ],
-    finder: clusters(2000),
+    finders: [clusters(2000)],
   },
   {
     name: 'term-and-vote-apart',
@@ -50,7 +50,7 @@ export const raftMutants: readonly Mutant[] = [
         'const written = this.#term === term ? vote : 0n;\n    this.#term = term;\n    this.#vote = written;\n    return { term, vote: written,',
       ),
     ],
-    finder: scenarios,
+    finders: [scenarios],
   },
   {
     name: 'read-confirmed-by-old-round',
@@ -62,7 +62,7 @@ export const raftMutants: readonly Mutant[] = [
         'this.#reads.begin(this.#round, log.committedIndex);\n    if (!isSoleVoter) this.#sendHeartbeats(false);',
       ),
     ],
-    finder: clusters(1000),
+    finders: [clusters(1000)],
   },
   {
     name: 'read-before-own-term',
@@ -71,31 +71,31 @@ export const raftMutants: readonly Mutant[] = [
       raft('leadership', 'if (!this.#reads.hasWaiting || !this.#hasCommittedInTerm) return;', 'if (!this.#reads.hasWaiting) return;'),
       raft('leadership', '(this.#reads.hasWaiting && this.#hasCommittedInTerm)) return true;', 'this.#reads.hasWaiting) return true;'),
     ],
-    finder: clusters(1000),
+    finders: [clusters(1000)],
   },
   {
     name: 'old-term-committed-by-counting',
     origin: 'paper, figure 8',
     edits: [raft('leadership', 'if (held > log.committedIndex && log.termAt(held) === term) ', 'if (held > log.committedIndex) ')],
-    finder: scenarios,
+    finders: [scenarios],
   },
   {
     name: 'membership-before-own-term',
     origin: 'Ongaro, raft-dev 2015: the bug of single-server changes',
     edits: [raft('leadership', "    if (!this.#hasCommittedInTerm) return 'ownTermNotCommitted';\n", '')],
-    finder: scenarios,
+    finders: [scenarios],
   },
   {
     name: 'two-membership-changes-at-once',
     origin: 'raft #80: a pending change is not waited for',
     edits: [raft('leadership', "return this.#pendingConfIndex > log.appliedIndex ? 'confChangePending' : undefined;", 'return undefined;')],
-    finder: clusters(2000),
+    finders: [clusters(2000)],
   },
   {
     name: 'learner-counts',
     origin: 'etcd #10998 class: who is no voter is counted to a quorum',
     edits: [raft('leadership', 'if (progress.isVoter) this.#scratch.push(of(progress));', 'this.#scratch.push(of(progress));')],
-    finder: scenarios,
+    finders: [scenarios],
   },
   {
     name: 'pre-vote-granted-beside-a-leader',
@@ -107,13 +107,13 @@ export const raftMutants: readonly Mutant[] = [
         "if (leadershipTransfer || type === 'requestPreVote' || !this.#config.checkQuorum) return false;",
       ),
     ],
-    finder: scenarios,
+    finders: [scenarios],
   },
   {
     name: 'append-aba',
     origin: 'etcd raft, async storage writes: the answer to a write that was overwritten vouches for the one that came back',
     edits: [raft('log', '    for (const write of this.#inFlight) write.durableIndex = Math.min(write.durableIndex, index);\n', '')],
-    finder: clusters(2000),
+    finders: [clusters(2000)],
   },
   {
     name: 'follower-cuts-what-agrees',
@@ -125,7 +125,7 @@ export const raftMutants: readonly Mutant[] = [
         '    if (at === entries.length) {\n      if (prev.index + at < this.lastIndex) this.#truncate(prev.index + at + 1);\n      return;\n    }\n    if (entries[at]!',
       ),
     ],
-    finder: clusters(1000),
+    finders: [clusters(1000), simulated(40)],
   },
   {
     name: 'heartbeat-commits-beyond-match',
@@ -138,13 +138,13 @@ export const raftMutants: readonly Mutant[] = [
         'this.#member.log.commitTo(Math.min(leaderCommit, this.#member.log.lastIndex));',
       ),
     ],
-    finder: clusters(1000),
+    finders: [clusters(1000)],
   },
   {
     name: 'append-commits-beyond-itself',
     origin: 'paper, figure 2: commit up to the last new entry, not the last entry',
     edits: [raft('following', 'log.commitTo(Math.min(leaderCommit, agreed));', 'log.commitTo(Math.min(leaderCommit, log.lastIndex));')],
-    finder: scenarios,
+    finders: [scenarios],
   },
   {
     name: 'forwarded-proposal-twice',
@@ -156,7 +156,7 @@ export const raftMutants: readonly Mutant[] = [
         'this.#find(from)?.arrivals.isNew(incarnation, sequence);',
       ),
     ],
-    finder: clusters(1000),
+    finders: [clusters(1000), simulated(40)],
   },
   {
     name: 'campaign-over-unapplied-membership',
@@ -168,6 +168,6 @@ export const raftMutants: readonly Mutant[] = [
         'return isVoter && !log.isRestoring;',
       ),
     ],
-    finder: scenarios,
+    finders: [scenarios],
   },
 ];

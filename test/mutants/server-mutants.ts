@@ -1,9 +1,6 @@
-import type { Edit, Finder, Mutant } from './mutant.ts';
+import { type Edit, type Finder, type Mutant, simulated } from './mutant.ts';
 
 const server = (file: string, find: string, replace: string): Edit => ({ file: `packages/server/src/${file}.ts`, find, replace });
-
-/** Whole clusters with their clients, simulated. */
-const simulated = (seeds: number): Finder => ({ file: 'test/mutants/sim.finder.ts', seeds });
 
 const unit = (file: string, test?: string): Finder => ({
   file: `packages/server/src/${file}.test.ts`,
@@ -22,13 +19,13 @@ export const serverMutants: readonly Mutant[] = [
         'for (const { waiters } of this.#asked.splice(0, answered)) this.#finish(waiters, index < 0 ? refusal("request-timeout") : undefined);',
       ),
     ],
-    finder: simulated(40),
+    finders: [simulated(40)],
   },
   {
     name: 'lease-revoke-of-an-older-term',
     origin: 'etcd #15247: a leader that was stuck ends leases that were renewed at the next one',
     edits: [server('apply/lease-changes', "  if (isOfEarlierTerm) throw failure('leader-changed');\n", '')],
-    finder: unit('apply/apply'),
+    finders: [unit('apply/apply')],
   },
   {
     name: 'leases-not-extended-at-promotion',
@@ -40,7 +37,7 @@ export const serverMutants: readonly Mutant[] = [
         'const deadline = Math.max(begin, earliest);',
       ),
     ],
-    finder: simulated(40),
+    finders: [simulated(40)],
   },
   {
     name: 'lease-renewed-by-deposed-leader',
@@ -52,13 +49,13 @@ export const serverMutants: readonly Mutant[] = [
         'async renew(id: bigint): Promise<number> {',
       ),
     ],
-    finder: unit('replica/lease-keeper'),
+    finders: [unit('replica/lease-keeper')],
   },
   {
     name: 'expired-lease-renewed',
     origin: 'etcd PR 20615: a renewal of a lease that is being revoked succeeds',
     edits: [server('replica/lease-keeper', '    if (countdown.deadline <= now) return this.#afterRevoke(countdown);\n', '')],
-    finder: unit('replica/lease-keeper'),
+    finders: [unit('replica/lease-keeper')],
   },
   {
     name: 'applied-index-in-its-own-commit',
@@ -70,13 +67,13 @@ export const serverMutants: readonly Mutant[] = [
         "this.#backend.commit({ rows: [{ table: 'meta', key: durableIndexKey, value: encodeIndex(index) }] }).then(() => this.#backend.commit({ rows: generation.changes(index) })).then(",
       ),
     ],
-    finder: simulated(40),
+    finders: [simulated(40)],
   },
   {
     name: 'watch-resent-after-snapshot',
     origin: 'etcd #15271: a snapshot takes watches back in time',
     edits: [server('mvcc/watch/watch-hub', '      watcher.next = Math.max(watcher.next, before + 1);\n', '      void before;\n')],
-    finder: simulated(60),
+    finders: [simulated(60)],
   },
   {
     name: 'watch-misses-what-a-snapshot-brings',
@@ -88,7 +85,7 @@ export const serverMutants: readonly Mutant[] = [
         '      watcher.next = Math.max(watcher.next, before + 1);\n      this.#join(watcher);',
       ),
     ],
-    finder: simulated(60),
+    finders: [simulated(60)],
   },
   {
     name: 'progress-before-events',
@@ -100,7 +97,7 @@ export const serverMutants: readonly Mutant[] = [
         'return watcher.next <= revision + 1;',
       ),
     ],
-    finder: unit('mvcc/watch/watch-hub'),
+    finders: [unit('mvcc/watch/watch-hub')],
   },
   {
     name: 'future-watch-gets-old-events',
@@ -113,7 +110,7 @@ export const serverMutants: readonly Mutant[] = [
       ),
       server('mvcc/watch/delivery', 'if (watcher.next <= first) {', 'if (watcher.next <= first || watcher.next > last) {'),
     ],
-    finder: unit('mvcc/watch/watch-hub'),
+    finders: [unit('mvcc/watch/watch-hub')],
   },
   {
     name: 'compaction-drops-the-deletion-at-its-revision',
@@ -125,7 +122,7 @@ export const serverMutants: readonly Mutant[] = [
         'if ((main === target && version > 0) || (isLastOfRevision && version > 0)) return;',
       ),
     ],
-    finder: simulated(40),
+    finders: [simulated(40)],
   },
   {
     name: 'check-that-differs-between-members',
@@ -138,19 +135,19 @@ export const serverMutants: readonly Mutant[] = [
         '#put(request: PutRequest, isAwaited: boolean): PutResponse {\n    if (isAwaited) this.#checkLease(request);',
       ),
     ],
-    finder: simulated(40),
+    finders: [simulated(40)],
   },
   {
     name: 'torn-and-rotten-are-one',
     origin: 'CTRL (FAST 2018): damage behind which durable records stand is cut off like a torn write',
     edits: [server('storage/wal/recovery', '  await refuseLaterBatches(segments, newest, end, replay.index + 1);\n', '')],
-    finder: unit('storage/wal/crash'),
+    finders: [unit('storage/wal/crash')],
   },
   {
     name: 'last-batch-cut-with-the-tear',
     origin: 'etcd #14098 class: repair takes more than what was torn',
     edits: [server('storage/wal/recovery', 'start: lastBatch.start, tail: lastBatch.records };', 'start: lastBatch.start, tail: [] };')],
-    finder: unit('storage/wal/crash'),
+    finders: [unit('storage/wal/crash'), simulated(40)],
   },
   {
     name: 'failed-write-goes-unnoticed',
@@ -162,7 +159,7 @@ export const serverMutants: readonly Mutant[] = [
         '      if (error !== undefined) this.#state.runtime.log.warn({ error }, "again");\n',
       ),
     ],
-    finder: unit('storage/wal/wal'),
+    finders: [unit('storage/wal/wal')],
   },
   {
     name: 'covered-proposal-called-not-applied',
@@ -174,7 +171,7 @@ export const serverMutants: readonly Mutant[] = [
         "proposal.reject(refusalBeforeLog('leader-changed'));",
       ),
     ],
-    finder: unit('replica/proposals'),
+    finders: [unit('replica/proposals')],
   },
   {
     name: 'member-with-an-older-disk-welcome',
@@ -182,18 +179,18 @@ export const serverMutants: readonly Mutant[] = [
     edits: [
       server('replica/peer-guard', '    this.#refuse(from, peer, incarnation, durableIndex);\n    return false;', '    return true;'),
     ],
-    finder: unit('replica/peer-guard'),
+    finders: [unit('replica/peer-guard')],
   },
   {
     name: 'removed-member-comes-back',
     origin: 'etcd #20967: an id is used again',
     edits: [server('apply/member-changes', "  if (members.isRemoved(member.id)) throw failure('member-not-found');\n", '')],
-    finder: unit('apply/member-changes'),
+    finders: [unit('apply/member-changes')],
   },
   {
     name: 'update-promotes-a-learner',
     origin: 'etcd PR 21736',
     edits: [server('apply/member-changes', 'members.change(id, { peerUrls });', 'members.change(id, { peerUrls, isLearner: false });')],
-    finder: unit('apply/member-changes'),
+    finders: [unit('apply/member-changes')],
   },
 ];
