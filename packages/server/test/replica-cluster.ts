@@ -1,7 +1,7 @@
 /** Replicas in virtual time: everything around them is taken away or made up, the network between them most of all. */
 import type { MemberId } from '@conclave/raft';
 import { VirtualRuntime } from '@conclave/testing';
-import type { Logger } from '@conclave/wire';
+import type { Logger, Runtime, Timer } from '@conclave/wire';
 import type { MembershipChange, ReplicaOptions } from '../src/replica/options.ts';
 import type { PeerEvent, PeerFrame, PeerPacket, Peers } from '../src/replica/ports.ts';
 import { Replica } from '../src/replica/replica.ts';
@@ -18,6 +18,64 @@ export interface LinkFaults {
 
 const soundLink: LinkFaults = { isCut: false, loss: 0, duplication: 0, delayMs: [1, 1] };
 
+/** The time of one member, whose process may stand still: what falls due meanwhile happens when it goes on, all in one turn. */
+class MemberRuntime implements Runtime {
+  readonly log: Logger;
+  readonly #base: VirtualRuntime;
+  #held: (() => void)[] | undefined;
+
+  constructor(base: VirtualRuntime) {
+    this.#base = base;
+    this.log = base.log;
+  }
+
+  pause(): void {
+    this.#held ??= [];
+  }
+
+  resume(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const work of held) work();
+  }
+
+  /** Now, or when the process goes on. */
+  run(work: () => void): void {
+    if (this.#held === undefined) work();
+    else this.#held.push(work);
+  }
+
+  monotonic(): number {
+    return this.#base.monotonic();
+  }
+  boot(): number {
+    return this.#base.boot();
+  }
+  wall(): number {
+    return this.#base.wall();
+  }
+  random(): number {
+    return this.#base.random();
+  }
+  timer(delayMs: number, callback: () => void): Timer {
+    let isCancelled = false;
+    const timer = this.#base.timer(delayMs, () => {
+      this.run(() => {
+        if (!isCancelled) callback();
+      });
+    });
+    return {
+      cancel: () => {
+        isCancelled = true;
+        timer.cancel();
+      },
+    };
+  }
+  endOfTurn(callback: () => void): void {
+    this.#base.endOfTurn(() => this.run(callback));
+  }
+}
+
 export interface ClusterOptions {
   readonly size?: number;
   readonly seed?: number;
@@ -27,6 +85,7 @@ export interface ClusterOptions {
 /** A running member. */
 export interface Member {
   readonly id: MemberId;
+  readonly runtime: MemberRuntime;
   readonly replica: Replica<string>;
   readonly machine: Machine;
   readonly disk: ReplicaDisk;
@@ -60,7 +119,7 @@ export class ReplicaCluster {
     this.#options = options;
     const error: Logger['error'] = (_fields, sentence) => this.errors.push(sentence);
     const warn: Logger['warn'] = (_fields, sentence) => this.warnings.push(sentence);
-    this.runtime = new VirtualRuntime({ seed, log: { debug() {}, info() {}, warn, error } });
+    this.runtime = new VirtualRuntime({ seed, sharesTurns: seed % 2 === 0, log: { debug() {}, info() {}, warn, error } });
     const founders = Array.from({ length: size }, (_, at) => BigInt(at + 1));
     for (const id of founders) this.#disks.set(id, foundingDisk(founders));
   }
@@ -77,13 +136,14 @@ export class ReplicaCluster {
 
   /** A new one begins with nothing: it learns from its leader what the cluster is. */
   start(id: MemberId): Member {
-    const disk = new ReplicaDisk(this.runtime, this.#disks.get(id) ?? emptyDisk);
+    const runtime = new MemberRuntime(this.runtime);
+    const disk = new ReplicaDisk(runtime, this.#disks.get(id) ?? emptyDisk);
     const machine = new Machine(disk);
-    const snapshots = new StateSnapshots(this.runtime, disk, machine);
+    const snapshots = new StateSnapshots(runtime, disk, machine);
     const failures: Error[] = [];
     const told: string[] = [];
     const replica = new Replica<string>({
-      runtime: this.runtime,
+      runtime,
       id,
       log: disk,
       recovered: disk.recovered,
@@ -103,7 +163,7 @@ export class ReplicaCluster {
       },
       ...(this.#options.limits && { limits: this.#options.limits }),
     });
-    const member = { id, replica, machine, disk, snapshots, failures, told };
+    const member = { id, runtime, replica, machine, disk, snapshots, failures, told };
     this.members.set(id, member);
     replica.start();
     return member;
@@ -214,7 +274,10 @@ export class ReplicaCluster {
     const [least, most] = delayMs;
     for (let copies = this.runtime.random() < duplication ? 2 : 1; copies > 0; copies--) {
       const delay = least + Math.floor(this.runtime.random() * (most - least + 1));
-      this.runtime.timer(delay, () => this.#doors.get(to)?.({ kind: 'packet', packet: decodePacket(bytes) }));
+      this.runtime.timer(delay, () => {
+        const door = this.#doors.get(to);
+        this.members.get(to)?.runtime.run(() => door?.({ kind: 'packet', packet: decodePacket(bytes) }));
+      });
     }
   }
 }

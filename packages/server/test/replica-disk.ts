@@ -12,7 +12,7 @@ import {
   type MemberId,
   type SnapshotMeta,
 } from '@conclave/raft';
-import type { VirtualRuntime } from '@conclave/testing';
+import type { Runtime } from '@conclave/wire';
 import { encodeEntry, type LoggedRequest } from '../src/apply/entry.ts';
 import type {
   LeaseListener,
@@ -37,6 +37,8 @@ export interface State {
   /** Bodies of the puts, in their order. */
   readonly puts: readonly string[];
   readonly leases: ReadonlyMap<bigint, number>;
+  /** Those that are gone included. */
+  readonly everGranted: ReadonlySet<bigint>;
 }
 
 const emptyState: State = {
@@ -46,6 +48,7 @@ const emptyState: State = {
   removed: [],
   puts: [],
   leases: new Map(),
+  everGranted: new Set(),
 };
 
 /** What survives a loss of power. */
@@ -101,11 +104,11 @@ export class ReplicaDisk implements Log, LocalMemory {
   isStuck = false;
   /** Damages every chunk of a snapshot that comes in. */
   isRotten = false;
-  readonly #runtime: VirtualRuntime;
+  readonly #runtime: Runtime;
   readonly #waiting: (() => void)[] = [];
   #isOff = false;
 
-  constructor(runtime: VirtualRuntime, image: DiskImage) {
+  constructor(runtime: Runtime, image: DiskImage) {
     this.#runtime = runtime;
     this.image = finishRestoring({ ...image, incarnation: image.incarnation + 1 });
   }
@@ -214,7 +217,7 @@ export class Machine implements StateMachine<string>, LeaseTable {
       this.state = { ...this.state, puts: [...puts, Buffer.from(body).toString()] };
     } else if (kind === 'leaseGrant') {
       const { id, ttl } = LeaseGrantRequest.decode(body);
-      this.state = { ...this.state, leases: new Map([...leases, [id, ttl]]) };
+      this.state = { ...this.state, leases: new Map([...leases, [id, ttl]]), everGranted: new Set([...this.state.everGranted, id]) };
       this.#listener?.granted(id, ttl);
     } else if (kind === 'leaseRevoke') {
       const { id } = LeaseRevokeRequest.decode(body);
@@ -282,13 +285,13 @@ export class Machine implements StateMachine<string>, LeaseTable {
 
 /** A state in chunks of a few puts each; every chunk begins with its number and ends with a sum of its bytes. */
 export class StateSnapshots implements Snapshots {
-  readonly #runtime: VirtualRuntime;
+  readonly #runtime: Runtime;
   readonly #disk: ReplicaDisk;
   readonly #machine: Machine;
   #part: { readonly name: string; readonly writer: SnapshotWriter } | undefined;
   readonly log: string[] = [];
 
-  constructor(runtime: VirtualRuntime, disk: ReplicaDisk, machine: Machine) {
+  constructor(runtime: Runtime, disk: ReplicaDisk, machine: Machine) {
     this.#runtime = runtime;
     this.#disk = disk;
     this.#machine = machine;
@@ -371,20 +374,23 @@ interface Header {
   readonly learners: readonly string[];
   readonly removed: readonly string[];
   readonly leases: readonly (readonly [string, number])[];
+  readonly everGranted: readonly string[];
 }
 
-function header({ index, term, confState, removed, leases }: State): string {
+function header({ index, term, confState, removed, leases, everGranted }: State): string {
   const hex = (ids: readonly bigint[]): string[] => ids.map((id) => id.toString(16));
   const conf = { voters: hex(confState.voters), learners: hex(confState.learners) };
-  const head: Header = { index, term, ...conf, removed: hex(removed), leases: [...leases].map(([id, ttl]) => [id.toString(16), ttl]) };
+  const granted = { leases: [...leases].map(([id, ttl]) => [id.toString(16), ttl] as const), everGranted: hex([...everGranted]) };
+  const head: Header = { index, term, ...conf, removed: hex(removed), ...granted };
   return JSON.stringify(head);
 }
 
 function stateOf([head, ...puts]: readonly string[]): State {
-  const { index, term, voters, learners, removed, leases } = JSON.parse(head!) as Header;
+  const { index, term, voters, learners, removed, leases, everGranted } = JSON.parse(head!) as Header;
   const ids = (hex: readonly string[]): bigint[] => hex.map((text) => BigInt(`0x${text}`));
   const pairs = leases.map(([id, ttl]) => [BigInt(`0x${id}`), ttl] as const);
-  return { index, term, confState: { voters: ids(voters), learners: ids(learners) }, removed: ids(removed), puts, leases: new Map(pairs) };
+  const confState = { voters: ids(voters), learners: ids(learners) };
+  return { index, term, confState, removed: ids(removed), puts, leases: new Map(pairs), everGranted: new Set(ids(everGranted)) };
 }
 
 function chunkOf(row: string, sequence: number): Uint8Array {

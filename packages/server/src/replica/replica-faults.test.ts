@@ -1,9 +1,13 @@
+import { LeaseGrantRequest } from '@conclave/protocol';
 import type { MemberId } from '@conclave/raft';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ReplicaCluster } from '../../test/replica-cluster.ts';
 import type { MembershipChange } from './options.ts';
 
-/** Puts and reads under faults, drawn from the seed. */
+const leaseSeconds = 3;
+const ignore = (): void => undefined;
+
+/** Puts, reads and leases under faults, drawn from the seed. */
 class Ordeal {
   readonly cluster: ReplicaCluster;
   readonly #ids: MemberId[] = [1n, 2n, 3n];
@@ -11,8 +15,13 @@ class Ordeal {
   readonly #acknowledged: string[] = [];
   /** What a linearizable read should have seen. */
   readonly #missed: string[] = [];
+  /** When a lease that was granted, and each time it was renewed, may run out at the earliest. By id. */
+  readonly #leases: Map<bigint, number> = new Map();
+  /** Leases that were gone before that. */
+  readonly #early: string[] = [];
   #puts = 0;
   #joiners = 0;
+  #granted = 0;
   changes = 0;
   #isChanging = false;
 
@@ -29,7 +38,9 @@ class Ordeal {
     for (let step = 0; step < steps; step++) {
       for (const id of this.#running) if (this.#chance(0.5)) this.#put(id);
       for (const id of this.#running) if (this.#chance(0.1)) this.#read(id);
+      this.#lease();
       this.#crashOrStart();
+      if (this.#chance(0.05)) this.#pause();
       this.#disturbNetwork();
       if (changesMembers && this.#chance(0.3)) this.#changeMembers();
       this.#buryRemoved();
@@ -52,10 +63,7 @@ class Ordeal {
   #put(id: MemberId): void {
     this.#puts += 1;
     const name = `${this.#puts}`;
-    this.cluster.put(id, name).then(
-      () => this.#acknowledged.push(name),
-      () => undefined,
-    );
+    this.cluster.put(id, name).then(() => this.#acknowledged.push(name), ignore);
   }
 
   #read(id: MemberId): void {
@@ -65,6 +73,37 @@ class Ordeal {
       if (error !== undefined) return;
       this.#missed.push(...this.#acknowledged.slice(0, known).filter((name) => !machine.state.puts.includes(name)));
     });
+  }
+
+  /** Grants one, or renews one; and looks whether all are where they should be. */
+  #lease(): void {
+    const id = this.#any(this.#running);
+    if (id === undefined) return;
+    const { replica, machine } = this.cluster.member(id);
+    const now = this.cluster.runtime.monotonic();
+    for (const [lease, deadline] of this.#leases) {
+      if (deadline <= now) this.#leases.delete(lease);
+      else if (!machine.state.leases.has(lease) && machine.state.everGranted.has(lease))
+        this.#early.push(`${lease} at ${now} before ${deadline}`);
+    }
+    const lease = this.#any([...this.#leases.keys()]);
+    const lives = (of: bigint): void => void this.#leases.set(of, Math.max(this.#leases.get(of) ?? 0, now + leaseSeconds * 1000));
+    if (lease !== undefined && this.#chance(0.8)) {
+      replica.renewLease(lease).then((ttl) => ttl > 0 && lives(lease), ignore);
+    } else {
+      this.#granted += 1;
+      const granted = BigInt(this.#granted);
+      replica.propose('leaseGrant', LeaseGrantRequest.encode({ id: granted, ttl: leaseSeconds })).then(() => lives(granted), ignore);
+    }
+  }
+
+  /** Its process stands still for some time. */
+  #pause(): void {
+    const id = this.#any(this.#running);
+    if (id === undefined) return;
+    const { runtime } = this.cluster.member(id);
+    runtime.pause();
+    this.cluster.runtime.timer(this.cluster.runtime.random() * 6000, () => runtime.resume());
   }
 
   #crashOrStart(): void {
@@ -131,6 +170,7 @@ class Ordeal {
   async end(least: number): Promise<void> {
     const { cluster } = this;
     cluster.heal();
+    for (const { runtime } of cluster.members.values()) runtime.resume();
     for (const id of this.#down) this.#start(id);
     // What was on its way to a leader that is none may be lost once more, and who was removed learns it.
     await cluster.runtime.advance(10_000);
@@ -145,6 +185,7 @@ class Ordeal {
     expect(new Set(puts).size).toBe(puts.length);
     expect(this.#acknowledged.filter((name) => !puts.includes(name))).toEqual([]);
     expect(this.#missed).toEqual([]);
+    expect(this.#early).toEqual([]);
     expect(cluster.failures).toEqual([]);
     expect(cluster.errors).toEqual([]);
     expect(this.#acknowledged.length).toBeGreaterThan(least);
