@@ -18,6 +18,8 @@ export interface ClientProcess {
   readonly random: Random;
   /** False once the process is dead. What was written for it after that is not its doing. */
   readonly isAlive: () => boolean;
+  /** It stands still: what arrived in the turn in which it was stopped may still come to its end. */
+  readonly isPaused: () => boolean;
   /** No more work is begun. */
   readonly isStopping: () => boolean;
 }
@@ -108,6 +110,7 @@ export class SimulatedClient {
       client,
       random: this.#random,
       isAlive,
+      isPaused: () => this.machine.isPaused,
       isStopping: () => this.#isStopping,
     };
     const life = { process, requests: new Requests(process), contention: new Contention(process), watching: new Watching(process) };

@@ -98,6 +98,7 @@ export class Contention {
     const holding: Holding = { name, token: Number(held.token), asked, from: world.time.monotonic(), until: undefined };
     this.#holding.add(holding);
     signal.addEventListener('abort', () => this.#end(holding), { once: true });
+    if (this.#process.isPaused()) this.#end(holding);
     try {
       for (let writes = 1 + random.below(3); writes > 0 && held.isHeld; writes--) {
         await client
