@@ -35,6 +35,8 @@ export async function simulate(plan: Plan, options: RunOptions = {}): Promise<Ru
 
 /** How long the healed cluster may take until every member of the core serves: elections, reconnecting and catching up. */
 const recoveryMs = 20_000;
+/** Packets are lost from the beginning on: a member whose publication was lost, maybe more than once, says it again after a request's timeout. */
+const startMs = 60_000;
 /** What is still under way when the clients stop must come to its end. */
 const drainMs = 30_000;
 
@@ -68,7 +70,7 @@ class Simulation {
       for (const member of this.#world.members) member.start();
       for (const client of this.#clients) client.start();
       if (this.#losesHistory) for (const member of this.#world.members) this.#admin.observe(member);
-      await this.#phase('start', () => this.#servesAt(this.#world.members), recoveryMs);
+      await this.#phase('start', () => this.#servesAt(this.#world.members), startMs);
       this.#faults.start();
       void verdict.sampleHashes();
       if (this.#plan.quotas.length > 0) void this.#admin.keepSpace();
