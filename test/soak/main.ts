@@ -8,7 +8,14 @@ import { MixedFaults } from './faults.ts';
 import { MemoryWatch } from './memory.ts';
 import { storeNow } from './store-now.ts';
 
-const { values } = parseArgs({ options: { minutes: { type: 'string', default: '120' }, segment: { type: 'string', default: '120' } } });
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '120' },
+    segment: { type: 'string', default: '120' },
+    /** Milliseconds that each client rests between two calls. */
+    rest: { type: 'string', default: '30' },
+  },
+});
 
 const minutes = Number(values.minutes);
 const segmentMs = Number(values.segment) * 1000;
@@ -69,7 +76,7 @@ async function runSegment(
   endAt: number,
 ): Promise<{ readonly calls: number; readonly found: readonly string[] }> {
   const initial = await storeNow(cluster);
-  const workload = new Workload({ restMs: 30 });
+  const workload = new Workload({ restMs: Number(values.rest) });
   try {
     await workload.start(cluster.endpoints);
     await warmUp(workload);
