@@ -42,3 +42,16 @@ test('a message of a watch that was never opened is refused', () => {
   const line = recordLine({ kind: 'watchMessage', watch: 4, message: { type: 'closed', time: 1 } });
   expect(() => readHistory([line])).toThrow('watch 4, which was never opened');
 });
+
+test('what comes after the end is left out', () => {
+  const recorder = new HistoryRecorder();
+  const late = recorder.call(1, 0, { type: 'put', key: 'a', value: '1' });
+  const watch = recorder.watch(2, 1, { key: 'a' });
+  const history = recorder.finish(2);
+  const before = structuredClone(history);
+  late.ok(3, 2, { type: 'put' });
+  watch.message({ type: 'created', time: 3, revision: 2 });
+  recorder.call(1, 4, { type: 'range', key: 'a' }).failed(5, 'unavailable');
+  recorder.hold({ name: 'jobs', holder: 'a', token: 7, asked: 1, from: 2, until: 3 });
+  expect(history).toEqual(before);
+});

@@ -322,6 +322,7 @@ export class HistoryRecorder {
   readonly #onRecord: ((record: HistoryRecord) => void) | undefined;
   #nextId = 0;
   #now = Number.NEGATIVE_INFINITY;
+  #isFinished = false;
 
   constructor(onRecord?: (record: HistoryRecord) => void) {
     this.#onRecord = onRecord;
@@ -331,6 +332,7 @@ export class HistoryRecorder {
     const id = this.#nextId++;
     const call = this.#instant(at);
     const settle = (returned: number, outcome: Outcome): void => {
+      if (this.#isFinished) return;
       if (!this.#pending.delete(pending)) throw new Error(`operation ${id} was settled before`);
       const operation = { id, client, call, return: this.#instant(returned), request, outcome };
       this.#operations.push(operation);
@@ -351,11 +353,14 @@ export class HistoryRecorder {
     const messages: WatchMessage[] = [];
     const resumes = opening.resumes === undefined ? {} : { resumes: opening.resumes };
     const opened = { id, client, opened: this.#instant(at), request, ...resumes, granularity: opening.granularity ?? 'response' };
-    this.#watches.push({ ...opened, messages });
-    this.#onRecord?.({ kind: 'watch', ...opened });
+    if (!this.#isFinished) {
+      this.#watches.push({ ...opened, messages });
+      this.#onRecord?.({ kind: 'watch', ...opened });
+    }
     return {
       id,
       message: (told) => {
+        if (this.#isFinished) return;
         const message = { ...told, time: this.#instant(told.time) };
         messages.push(message);
         this.#onRecord?.({ kind: 'watchMessage', watch: id, message });
@@ -364,18 +369,21 @@ export class HistoryRecorder {
   }
 
   hold(hold: Hold): void {
+    if (this.#isFinished) return;
     this.#holds.push(hold);
     this.#onRecord?.({ kind: 'hold', ...hold });
   }
 
   fencedWrite(write: FencedWrite): void {
+    if (this.#isFinished) return;
     this.#fencedWrites.push(write);
     this.#onRecord?.({ kind: 'fencedWrite', ...write });
   }
 
-  /** The history so far. What is still under way is settled as unknown. */
+  /** The history so far. What is still under way is settled as unknown, and what is told later is left out. */
   finish(at: number): History {
     for (const pending of [...this.#pending]) pending.unknown(at);
+    this.#isFinished = true;
     return { operations: this.#operations, watches: this.#watches, holds: this.#holds, fencedWrites: this.#fencedWrites };
   }
 
