@@ -4,7 +4,7 @@ import { eventually, type FencedWrite, type History, HistoryRecorder, recordingT
 import { systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
 import { LeaseUser } from './lease-user.ts';
-import { WatchedPrefix } from './watched-prefix.ts';
+import { WatchedStore } from './watched-store.ts';
 
 export interface WorkloadOptions {
   /** Bytes each value is longer than it must be to be unique. */
@@ -36,7 +36,7 @@ export class Workload {
   readonly #recorder = new HistoryRecorder();
   readonly #options: Required<WorkloadOptions>;
   readonly #loops: Promise<void>[] = [];
-  readonly #pinned = new Map<string, { readonly client: Client; readonly watched: WatchedPrefix; readonly stop: AbortController }>();
+  readonly #pinned = new Map<string, { readonly client: Client; readonly watched: WatchedStore; readonly stop: AbortController }>();
   readonly #stop = new AbortController();
   readonly #closers: (() => Promise<void>)[] = [];
   readonly #changed = new Map<string, number>();
@@ -73,7 +73,8 @@ export class Workload {
     const client = await this.#connect([endpoint]);
     const stop = new AbortController();
     const signal = AbortSignal.any([stop.signal, this.#stop.signal]);
-    const watched = new WatchedPrefix(client, 'k/', { recorder: this.#recorder, client: this.#clients, now });
+    // Of everything: what a call without an answer did is known then, and the checker need not search for it.
+    const watched = new WatchedStore(client, { recorder: this.#recorder, client: this.#clients, now });
     this.#pinned.set(endpoint, { client, watched, stop });
     for (let at = 0; at < 2; at++) this.#run(this.#useKeys(client, endpoint, `${this.#clients}.${at}`, signal));
   }

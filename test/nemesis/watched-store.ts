@@ -7,19 +7,17 @@ interface Recording {
   readonly now: () => number;
 }
 
-/** A watch of the SDK's, which survives what befalls its streams: written down as what the SDK's user is told, without a gap and nothing twice. */
-export class WatchedPrefix {
+/** A watch of all keys by the SDK, which survives what befalls its streams: written down as what the SDK's user is told, without a gap and nothing twice. */
+export class WatchedStore {
   readonly #client: Client;
-  readonly #prefix: string;
   readonly #recording: Recording;
   #told = 0n;
   #watch: OpenWatch | undefined;
   #unsubscribe: (() => void) | undefined;
   #isStopped = false;
 
-  constructor(client: Client, keyPrefix: string, recording: Recording) {
+  constructor(client: Client, recording: Recording) {
     this.#client = client;
-    this.#prefix = keyPrefix;
     this.#recording = recording;
     void this.#begin();
   }
@@ -40,13 +38,13 @@ export class WatchedPrefix {
     const { recorder, client, now } = this.#recording;
     while (!this.#isStopped) {
       try {
-        const { revision } = await this.#client.list(prefix(this.#prefix), { countOnly: true });
+        const { revision } = await this.#client.list(prefix(''), { countOnly: true });
         if (this.#isStopped) return;
         const startRevision = revision + 1n;
-        const request = { ...span(this.#prefix), startRevision: Number(startRevision), prevKv: true };
+        const request = { key: '\0', end: '\0', startRevision: Number(startRevision), prevKv: true };
         const watch = recorder.watch(client, now(), request, { granularity: 'event' });
         this.#watch = watch;
-        const subscription = this.#client.watch(prefix(this.#prefix), { startRevision, prevKv: true }).subscribe({
+        const subscription = this.#client.watch(prefix(''), { startRevision, prevKv: true }).subscribe({
           next: (event) => this.#onEvent(watch, event),
           error: () => {
             // Too far behind a compaction, or the client was closed.
@@ -73,10 +71,6 @@ export class WatchedPrefix {
     this.#watch?.message({ type: 'closed', time: this.#recording.now() });
     this.#watch = undefined;
   }
-}
-
-function span(keyPrefix: string): { readonly key: string; readonly end: string } {
-  return { key: keyPrefix, end: keyPrefix.slice(0, -1) + String.fromCharCode(keyPrefix.charCodeAt(keyPrefix.length - 1) + 1) };
 }
 
 function shown(kv: WatchEvent['kv']): KeyValue {
