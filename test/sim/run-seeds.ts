@@ -29,7 +29,7 @@ export interface SeedsResult {
 export async function runSeeds(options: SeedsOptions): Promise<SeedsResult> {
   const { from, count, repeatEvery = 100, keepGoing = false, onSeed } = options;
   // Errors are a matter of course here, and their stacks cost more than all else about them. One seed run alone shows them whole.
-  Error.stackTraceLimit = 3;
+  Error.stackTraceLimit = 0;
   const failed: SeedOutcome[] = [];
   let [seeds, simulatedMs, cpuMs] = [0, 0, 0];
   for (let seed = from; seed < from + count; seed++) {
