@@ -1,5 +1,5 @@
 // `npm run ci:proofs`: what needs a real etcd or minutes. A missing binary is a failure here, never a skip.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -27,19 +27,50 @@ const parts: readonly Part[] = [
   { name: 'crash', args: [vitest, ...proofs, 'test/crash'] },
   { name: 'store', args: [vitest, ...proofs, 'test/store'] },
   { name: 'checkers', args: [vitest, ...proofs, 'test/checkers'] },
-  { name: 'sim', args: [...onSources, 'test/sim/main.ts', '--seeds', '1000', '--jobs', '2'] },
+  { name: 'sim', args: [...onSources, 'test/sim/main.ts', '--seeds', '1000', '--jobs', '2', '--least-speed', '30'] },
+  { name: 'mutants', args: [...onSources, 'test/mutants/main.ts'] },
+  { name: 'nemesis', args: [...onSources, 'test/nemesis/main.ts', '--short'] },
+  { name: 'powerloss', args: [...onSources, 'test/powerloss/main.ts', '--images', '400'] },
+  { name: 'soak', args: [...onSources, 'test/soak/main.ts', '--minutes', '3'] },
 ];
 
+/** What a part that failed said last is said again at the end: much may have followed it. */
+const lastLines = 40;
+
+interface Ended {
+  readonly name: string;
+  readonly isPassed: boolean;
+  readonly seconds: number;
+  readonly last: string;
+}
+
+function run({ name, args }: Part): Promise<Ended> {
+  const started = Date.now();
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, CONCLAVE_PROOFS: '1' } });
+  let last = '';
+  const show = (to: NodeJS.WriteStream) => (chunk: Buffer) => {
+    to.write(chunk);
+    last = (last + chunk.toString()).slice(-20_000);
+  };
+  child.stdout.on('data', show(process.stdout));
+  child.stderr.on('data', show(process.stderr));
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ name, isPassed: code === 0, seconds: (Date.now() - started) / 1000, last }));
+  });
+}
+
 const only = process.argv.slice(2);
-const took: string[] = [];
-let failed = false;
+const ended: Ended[] = [];
 for (const part of parts) {
   if (only.length > 0 && !only.some((word) => part.name.includes(word))) continue;
   console.log(`\n=== proof: ${part.name}`);
-  const started = Date.now();
-  const result = spawnSync(process.execPath, part.args, { stdio: 'inherit', env: { ...process.env, CONCLAVE_PROOFS: '1' } });
-  took.push(`${result.status === 0 ? 'passed' : 'FAILED'}  ${((Date.now() - started) / 1000).toFixed(0).padStart(5)} s  ${part.name}`);
-  failed ||= result.status !== 0;
+  ended.push(await run(part));
 }
-console.log(`\n${took.join('\n')}`);
-process.exit(failed ? 1 : 0);
+const failed = ended.filter(({ isPassed }) => !isPassed);
+for (const { name, last } of failed)
+  console.log(`\n=== failed: ${name}, which ended so:\n${last.split('\n').slice(-lastLines).join('\n')}`);
+console.log('');
+for (const { name, isPassed, seconds } of ended)
+  console.log(`${isPassed ? 'passed' : 'FAILED'}  ${seconds.toFixed(0).padStart(5)} s  ${name}`);
+process.exit(failed.length > 0 ? 1 : 0);

@@ -88,7 +88,11 @@ const tasks = {
     script('bench/main.ts', args);
   },
   sim: () => script('test/sim/main.ts', args),
-  mutants: () => script('test/mutants/main.ts', args),
+  mutants: () => {
+    // Some finders launch the server.
+    ensureBuilt();
+    script('test/mutants/main.ts', args);
+  },
   nemesis: () => {
     ensureBuilt();
     script('test/nemesis/main.ts', args);
