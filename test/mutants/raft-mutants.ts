@@ -131,7 +131,7 @@ export const raftMutants: readonly Mutant[] = [
     name: 'heartbeat-commits-beyond-match',
     origin: 'etcd raft: a heartbeat commits entries that the member has of another leader',
     edits: [
-      raft('leadership', 'const leaderCommit = Math.min(log.committedIndex, matchIndex);', 'const leaderCommit = log.committedIndex;'),
+      raft('progress', 'const leaderCommit = Math.min(commitIndex, this.matchIndex);', 'const leaderCommit = commitIndex;'),
       raft(
         'following',
         'this.#member.log.commitTo(leaderCommit);',

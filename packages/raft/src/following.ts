@@ -1,6 +1,6 @@
 import { invariant } from './invariant.ts';
 import type { Member } from './member.ts';
-import type { AppendEntries, Heartbeat, InstallSnapshot, MemberId } from './types.ts';
+import type { AppendEntries, Commit, Heartbeat, InstallSnapshot, MemberId } from './types.ts';
 
 /** What a member does for its leader: takes in entries and snapshots, and answers. */
 export class Following {
@@ -42,9 +42,15 @@ export class Following {
     return { prev, entries: entries.slice(known) };
   }
 
-  heartbeat({ from, leaderCommit, round }: Heartbeat): void {
-    this.#member.log.commitTo(leaderCommit);
+  heartbeat(heartbeat: Heartbeat): void {
+    this.commit(heartbeat);
+    const { from, round } = heartbeat;
     this.#member.messages.push({ type: 'heartbeatResponse', ...this.#member.envelope(from), round });
+  }
+
+  /** As far as the leader knows that the logs agree: there is nothing to look at. */
+  commit({ leaderCommit }: Commit | Heartbeat): void {
+    this.#member.log.commitTo(leaderCommit);
   }
 
   snapshot({ from, snapshot }: InstallSnapshot): void {

@@ -146,10 +146,10 @@ export class Leadership {
   #sendHeartbeats(toLearners: boolean): void {
     const { log, messages } = this.#member;
     this.#round += 1;
-    for (const { member, matchIndex, isVoter } of this.#others) {
-      if (!isVoter && !toLearners) continue;
-      const leaderCommit = Math.min(log.committedIndex, matchIndex);
-      messages.push({ type: 'heartbeat', ...this.#member.envelope(member), leaderCommit, round: this.#round });
+    for (const progress of this.#others) {
+      if (!progress.isVoter && !toLearners) continue;
+      const leaderCommit = progress.tellCommit(log.committedIndex);
+      messages.push({ type: 'heartbeat', ...this.#member.envelope(progress.member), leaderCommit, round: this.#round });
     }
   }
 
@@ -169,7 +169,7 @@ export class Leadership {
   get isDue(): boolean {
     if (this.#snapshotsFor.length > 0 || (this.#reads.hasWaiting && this.#hasCommittedInTerm)) return true;
     const { lastIndex, committedIndex } = this.#member.log;
-    for (const progress of this.#others) if (progress.isDue(lastIndex, committedIndex)) return true;
+    for (const progress of this.#others) if (progress.isAppendDue(lastIndex) || progress.isCommitDue(committedIndex)) return true;
     return false;
   }
 
@@ -177,7 +177,10 @@ export class Leadership {
   prepare(): void {
     this.#beginReads();
     const { log } = this.#member;
-    for (const progress of this.#others) while (progress.isDue(log.lastIndex, log.committedIndex)) this.#sendAppend(progress);
+    for (const progress of this.#others) {
+      while (progress.isAppendDue(log.lastIndex)) this.#sendAppend(progress);
+      if (progress.isCommitDue(log.committedIndex)) this.#sendCommit(progress);
+    }
   }
 
   takeSnapshotsFor(): readonly MemberId[] {
@@ -199,6 +202,11 @@ export class Leadership {
     const leaderCommit = log.committedIndex;
     messages.push({ type: 'appendEntries', ...this.#member.envelope(progress.member), prevLogIndex, prevLogTerm, entries, leaderCommit });
     progress.sent(to, to > prevLogIndex, log.bytesBetween(prevLogIndex, to), leaderCommit, this.#beat);
+  }
+
+  #sendCommit(progress: Progress): void {
+    const { log, messages } = this.#member;
+    messages.push({ type: 'commit', ...this.#member.envelope(progress.member), leaderCommit: progress.tellCommit(log.committedIndex) });
   }
 
   #batch(from: number, to: number): readonly Entry[] {

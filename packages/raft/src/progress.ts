@@ -26,7 +26,7 @@ export class Progress {
   /** Highest index known to be durable at the member, and equal to the leader's. Never decreases. */
   matchIndex = 0;
   nextIndex: number;
-  /** Up to where the last append told of commits. */
+  /** Up to where the member was told of commits. What told it may be lost: every heartbeat says it again. */
   toldCommit = 0;
   /** Heard from since the last check of the quorum. A new member counts as heard from. */
   isActive = true;
@@ -63,12 +63,22 @@ export class Progress {
 
   // ---- what is due ----
 
-  /** Whether an append is to be sent now, with entries or without. */
-  isDue(lastIndex: number, commitIndex: number): boolean {
+  /** Whether an append is to be sent now, with entries or, to find out something, without. */
+  isAppendDue(lastIndex: number): boolean {
     if (this.state !== 'replicate') return !this.#isPaused;
-    if (this.#isDoubted) return true;
-    // Over its bounds, the member hears of commits by heartbeats.
-    return this.mayCarryEntries && (this.nextIndex <= lastIndex || Math.min(commitIndex, this.nextIndex - 1) > this.toldCommit);
+    return this.#isDoubted || (this.mayCarryEntries && this.nextIndex <= lastIndex);
+  }
+
+  /** Whether the member is to be told of commits by themselves: of what it is known to hold, as a heartbeat tells it. */
+  isCommitDue(commitIndex: number): boolean {
+    return this.state === 'replicate' && Math.min(commitIndex, this.matchIndex) > this.toldCommit;
+  }
+
+  /** @returns the commit index that the member may be told without a look at its log: it is told that now. */
+  tellCommit(commitIndex: number): number {
+    const leaderCommit = Math.min(commitIndex, this.matchIndex);
+    this.toldCommit = Math.max(this.toldCommit, leaderCommit);
+    return leaderCommit;
   }
 
   get mayCarryEntries(): boolean {
@@ -79,7 +89,7 @@ export class Progress {
 
   /** An append was sent with the entries up to `end`, of this many bytes; `hasEntries` false: with none. */
   sent(end: number, hasEntries: boolean, bytes: number, commitIndex: number, beat: number): void {
-    this.toldCommit = Math.min(commitIndex, end);
+    this.toldCommit = Math.max(this.toldCommit, Math.min(commitIndex, end));
     if (this.state === 'replicate') {
       if (hasEntries) this.#addInflight(end, bytes);
       if (hasEntries) this.nextIndex = end + 1;

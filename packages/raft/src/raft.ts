@@ -12,6 +12,7 @@ import { Member } from './member.ts';
 import type { VoteResult } from './quorum.ts';
 import {
   type AppendEntries,
+  type Commit,
   type ConfChange,
   type ConfState,
   type Entry,
@@ -319,7 +320,7 @@ export class Raft {
     if ((type === 'requestVote' || type === 'requestPreVote') && this.#holdsOnToLeader(message)) return false;
     // A pre-vote speaks of a term that nobody is in yet.
     if (type === 'requestPreVote' || (type === 'requestPreVoteResponse' && message.granted)) return true;
-    const isFromLeader = type === 'appendEntries' || type === 'heartbeat' || type === 'installSnapshot';
+    const isFromLeader = type === 'appendEntries' || type === 'heartbeat' || type === 'commit' || type === 'installSnapshot';
     this.#becomeFollower(term, isFromLeader ? from : noMember);
     return true;
   }
@@ -333,6 +334,7 @@ export class Raft {
         break;
       case 'appendEntries':
       case 'heartbeat':
+      case 'commit':
       case 'installSnapshot':
         this.#following.reject(message.from, 0, 0);
         break;
@@ -364,6 +366,7 @@ export class Raft {
         break;
       case 'appendEntries':
       case 'heartbeat':
+      case 'commit':
       case 'installSnapshot':
         this.#onLeader(message);
         break;
@@ -388,7 +391,7 @@ export class Raft {
     }
   }
 
-  #onLeader(message: AppendEntries | Heartbeat | InstallSnapshot): void {
+  #onLeader(message: AppendEntries | Heartbeat | Commit | InstallSnapshot): void {
     const { id, term } = this.#member;
     const { from } = message;
     invariant(!this.#leadership, () => `members ${id.toString(16)} and ${from.toString(16)} both lead in term ${term}`);
@@ -397,6 +400,7 @@ export class Raft {
     this.#timer.extend();
     if (message.type === 'appendEntries') this.#following.append(message);
     else if (message.type === 'heartbeat') this.#following.heartbeat(message);
+    else if (message.type === 'commit') this.#following.commit(message);
     else this.#following.snapshot(message);
   }
 

@@ -115,6 +115,13 @@ export interface HeartbeatResponse extends Envelope {
   readonly round: number;
 }
 
+/** Tells of commits where there is nothing else to send. It is not answered: who misses it is told by the next append or heartbeat. */
+export interface Commit extends Envelope {
+  readonly type: 'commit';
+  /** As in {@link Heartbeat}. */
+  readonly leaderCommit: number;
+}
+
 /**
  * The state up to `snapshot.index` in place of entries that the leader has dropped. The leader's core never sends it: it asks for the transfer
  * (`Ready.snapshotsFor`), the hosts move the state, and the receiving host steps this when it holds all of it, verified and durable. `term` and
@@ -165,6 +172,7 @@ export type PeerMessage =
   | AppendEntriesResponse
   | Heartbeat
   | HeartbeatResponse
+  | Commit
   | InstallSnapshot
   | TimeoutNow
   | Propose

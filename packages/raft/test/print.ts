@@ -50,6 +50,8 @@ function bodyText(message: PeerMessage): string {
         : `, holds ${message.index}`;
     case 'heartbeat':
       return `, round ${message.round}, commit ${message.leaderCommit}`;
+    case 'commit':
+      return `, up to ${message.leaderCommit}`;
     case 'heartbeatResponse':
       return `, round ${message.round}`;
     case 'installSnapshot':

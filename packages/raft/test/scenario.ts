@@ -342,6 +342,8 @@ function message(self: MemberId, type: string, fields: Fields): Message {
     }
     case 'heartbeat':
       return { type, ...envelope, leaderCommit: number('commit'), round: number('round') };
+    case 'commit':
+      return { type, ...envelope, leaderCommit: number('commit') };
     case 'heartbeatResponse':
       return { type, ...envelope, round: number('round') };
     case 'readIndex':

@@ -48,6 +48,7 @@ const messages: { readonly [T in PeerMessage['type']]: fc.Arbitrary<PeerMessage 
     hintTerm: number,
   }),
   heartbeat: fc.record({ ...envelope, type: fc.constant('heartbeat' as const), leaderCommit: number, round: number }),
+  commit: fc.record({ ...envelope, type: fc.constant('commit' as const), leaderCommit: number }),
   heartbeatResponse: fc.record({ ...envelope, type: fc.constant('heartbeatResponse' as const), round: number }),
   installSnapshot: fc.record({ ...envelope, type: fc.constant('installSnapshot' as const), snapshot }),
   timeoutNow: fc.record({ ...envelope, type: fc.constant('timeoutNow' as const) }),

@@ -39,6 +39,7 @@ const messageTypes = {
   propose: 11,
   readIndex: 12,
   readIndexResponse: 13,
+  commit: 14,
 } as const satisfies Record<PeerMessage['type'], number>;
 
 const entryTypes = { normal: 0, confChange: 1 } as const satisfies Record<EntryType, number>;
@@ -255,6 +256,9 @@ function writeMessage(writer: BinaryWriter, message: PeerMessage): void {
     case 'heartbeatResponse':
       writer.number(message.round);
       return;
+    case 'commit':
+      writer.number(message.leaderCommit);
+      return;
     case 'installSnapshot':
       writeSnapshot(writer, message.snapshot);
       return;
@@ -318,6 +322,8 @@ function readMessage(reader: BinaryReader, from: MemberId, to: MemberId): PeerMe
       };
     case 'heartbeat':
       return { type, from, to, term, leaderCommit: reader.number(), round: reader.number() };
+    case 'commit':
+      return { type, from, to, term, leaderCommit: reader.number() };
     case 'heartbeatResponse':
       return { type, from, to, term, round: reader.number() };
     case 'installSnapshot':
