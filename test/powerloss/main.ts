@@ -80,6 +80,8 @@ async function proveTeeth(store: ImageStore): Promise<void> {
 }
 
 const stateFlushMs = 300;
+/** Putting a whole state in place takes a flush for every few of its megabytes, and is to end within the time that a start may take. */
+const stateFlushInClusterMs = 50;
 /** For something to be said about what happens now and then only. */
 const enoughImages = 300;
 
@@ -105,6 +107,7 @@ async function main(): Promise<void> {
     });
     if (images >= enoughImages && alone.recycled === 0) throw new Error('invalid: no segment of the log was used again');
     if (ofClusters === 0) return;
+    faults.set([{ on: 'sync', path: '/state/', action: 'delay', ms: stateFlushInClusterMs }]);
     const together = await prove(store, {
       what: 'three members at once',
       images: ofClusters,
