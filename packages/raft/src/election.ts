@@ -69,10 +69,17 @@ export class Election {
     return { commitIndex: log.committedIndex, commitTerm: log.termAt(log.committedIndex)! };
   }
 
-  /** What is committed is so for ever: this holds for messages of any term. */
-  learnCommit({ commitIndex, commitTerm }: RequestVote | RequestVoteResponse): void {
+  /**
+   * What is committed is so for ever: this holds for messages of any term. Not of a granted pre-vote, which does not say in what term its sender is.
+   * @returns whether that is news
+   */
+  learnCommit(message: RequestVote | RequestVoteResponse): boolean {
+    if (message.type === 'requestPreVoteResponse' && message.granted) return false;
     const { log } = this.#member;
-    if (commitIndex > log.committedIndex && log.termAt(commitIndex) === commitTerm) log.commitTo(commitIndex);
+    const { commitIndex, commitTerm } = message;
+    if (commitIndex <= log.committedIndex || log.termAt(commitIndex) !== commitTerm) return false;
+    log.commitTo(commitIndex);
+    return true;
   }
 }
 

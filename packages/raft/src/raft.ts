@@ -296,10 +296,15 @@ export class Raft {
     if (this.#admit(message)) this.#dispatch(message);
   }
 
-  /** Who campaigns by a configuration and learns that another is in force has nothing to win. */
+  /**
+   * Who campaigns by a configuration and learns that another is in force has nothing to win. And who learns from a later term does not stay in its
+   * own: the deposed leader of this one may lack what was committed since, and would contradict it.
+   */
   #learnCommit(message: RequestVote | RequestVoteResponse): void {
-    this.#election.learnCommit(message);
-    if (this.#role !== 'follower' && !this.#election.mayCampaign) this.#becomeFollower(this.#member.term, noMember);
+    if (!this.#election.learnCommit(message)) return;
+    const told = message.type === 'requestPreVote' ? message.term - 1 : message.term;
+    if (told > this.#member.term) this.#becomeFollower(told, noMember);
+    else if (this.#role !== 'follower' && !this.#election.mayCampaign) this.#becomeFollower(this.#member.term, noMember);
   }
 
   #onDurable(response: StorageAppendResponse): void {
