@@ -194,6 +194,25 @@ describe('a cluster', () => {
     );
   });
 
+  it.each([
+    ['the log', 5000],
+    ['a snapshot', 5],
+  ])('refuses a joiner of an older release than its entries ask for, brought by %s', async (_, snapshotCatchUpEntries) => {
+    const raise = { alarm: AlarmType.NOSPACE, memberId: 1n };
+    await world.start(['a', 'b', 'c'], () => ({ snapshotCatchUpEntries }));
+    await world.until(
+      async () =>
+        typeof (await world.call('a', Maintenance.methods.alarm, { ...raise, action: AlarmRequest_AlarmAction.ACTIVATE })) !== 'string',
+    );
+    await world.ask('a', Maintenance.methods.alarm, { ...raise, action: AlarmRequest_AlarmAction.DEACTIVATE });
+    for (let count = 0; count < 120; count++)
+      await world.ask('a', KV.methods.put, { key: encoder.encode('a'), value: new Uint8Array(20_000) });
+    await world.ask('a', memberAdd, { peerUrls: [urlOf('d')], isLearner: true });
+    await expect(world.start(['d'], () => ({ snapshotCatchUpEntries, entryVersion: firstEntryVersion }))).rejects.toThrow(
+      'the cluster has entries up to version 2, this program knows 1',
+    );
+  });
+
   it('tells a member that was removed while it was down, when it starts again', async () => {
     await world.start(['a', 'b', 'c'], (name) => world.onDisk(name));
     const { memberId } = world.at('c');

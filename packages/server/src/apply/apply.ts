@@ -176,6 +176,7 @@ export class Applier {
       this.#members.reload();
       this.alarms.reload();
     });
+    this.#checkKnown();
     // The snapshot brought what its sender's compaction had not got to yet.
     if (!this.#mvcc.isCompacted) this.#onCompaction?.();
   }

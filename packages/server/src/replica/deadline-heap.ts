@@ -32,6 +32,11 @@ export class DeadlineHeap<T extends Due> {
     items[at] = item;
   }
 
+  /** Drops all others. */
+  retain(isKept: (item: T) => boolean): void {
+    for (const item of this.#items.splice(0)) if (isKept(item)) this.push(item);
+  }
+
   pop(): T | undefined {
     const items = this.#items;
     const top = items[0];

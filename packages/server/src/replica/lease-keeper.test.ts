@@ -1,5 +1,6 @@
 import { VirtualRuntime } from '@conclave/testing';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
+import { DeadlineHeap } from './deadline-heap.ts';
 import { LeaseKeeper, minLeaseTtlSeconds } from './lease-keeper.ts';
 import type { LeaseListener, LeaseTable } from './ports.ts';
 
@@ -310,4 +311,18 @@ describe('revoking', () => {
     await it.runtime.advance(10_000);
     expect(it.begun.map(({ at }) => at)).toEqual([5000, 6000]);
   });
+});
+
+it('does not keep countdowns of leases that were revoked long before their time', () => {
+  const push = vi.spyOn(DeadlineHeap.prototype, 'push');
+  const { keeper, table } = world();
+  keeper.promote(1);
+  for (let id = 1n; id <= 20_000n; id++) {
+    table.grant(id, 86_400);
+    if (id % 20n !== 0n) table.revoke(id);
+  }
+  const heap = push.mock.contexts[0] as DeadlineHeap<{ dueAt: number }>;
+  push.mockRestore();
+  expect(heap.size).toBeGreaterThanOrEqual(1000);
+  expect(heap.size).toBeLessThan(3000);
 });

@@ -22,6 +22,8 @@ const revokeSpacingMs = 1;
 /** Where more leases than this are counted anew, those that would expire at the same time are spread: fewer in a second than can be revoked in it. */
 const pileSize = 1000;
 const pileSpacingMs = 1000 / 750;
+/** So few countdowns of leases that are gone are not worth the work. */
+const deadMax = 500;
 /** How long a revoke that failed rests. */
 const retryMs = 1000;
 
@@ -172,6 +174,8 @@ export class LeaseKeeper implements LeaseListener {
     const countdown = this.#countdowns.get(id);
     if (countdown === undefined) return;
     this.#countdowns.delete(id);
+    // Those of revoked leases stay in the heap until they are due, which may be long: not when they are most of it.
+    if (this.#heap.size > 2 * this.#countdowns.size + deadMax) this.#heap.retain((item) => this.#countdowns.get(item.id) === item);
     for (const wake of countdown.late) wake(true);
   }
 

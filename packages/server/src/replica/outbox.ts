@@ -35,8 +35,10 @@ export class Outbox {
     if (this.#frames.size === 0) return;
     const { peers, vitals, isRefused } = this.#options;
     const { from, incarnation, durableIndex, commitIndex } = vitals();
-    for (const [to, frames] of this.#frames) {
-      if (!isRefused(to)) peers.send({ from, to, incarnation, durableIndex, commitIndex, frames });
+    for (const [to, all] of this.#frames) {
+      // That it was removed is for every member to know.
+      const frames = isRefused(to) ? all.filter(({ kind }) => kind === 'removed') : all;
+      if (frames.length > 0 || !isRefused(to)) peers.send({ from, to, incarnation, durableIndex, commitIndex, frames });
     }
     this.#frames.clear();
   }

@@ -45,6 +45,26 @@ function proposals() {
   return { runtime, raft, put, apply, waiting };
 }
 
+it('is told in time that it took too long, also when what is urgent went before it', async () => {
+  const { runtime, raft, waiting } = proposals();
+  const request = { body: new Uint8Array(3), user: '', authRevision: 0, deadline: Number.POSITIVE_INFINITY } as const;
+  const ending = { at: Number.NaN };
+  const told = (): void => {
+    ending.at = runtime.monotonic();
+  };
+  waiting.add({ ...request, kind: 'put' }).catch(told);
+  waiting.enter({ ...raft, propose: () => ({ status: 'dropped', reason: 'noLeader' }) }, 1 << 20);
+  await runtime.advance(6000);
+  waiting.addUrgent({ ...request, kind: 'leaseRevoke' }, 1).catch(() => {});
+  waiting.enter({ ...raft, isLeader: true }, 1 << 20);
+  for (let tick = 0; tick < 20; tick++) {
+    await runtime.advance(100);
+    waiting.expire();
+  }
+  await runtime.advance(0);
+  expect(ending.at).toBe(7000);
+});
+
 describe('a request that was proposed in an earlier term', () => {
   it('is lost for certain once an entry of a later term is applied, and not before', async () => {
     const { runtime, raft, put, apply, waiting } = proposals();

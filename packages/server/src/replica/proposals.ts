@@ -29,6 +29,8 @@ interface Proposal<R> {
   readonly request: NewProposal;
   /** What raft is told, where the request changes the members. */
   readonly change: MembershipChange | undefined;
+  /** It went before what had waited for longer. */
+  readonly isUrgent: boolean;
   /** Instant at which the caller is told that it took too long, whatever becomes of the request. */
   readonly expiresAt: number;
   readonly resolve: (result: R) => void;
@@ -102,15 +104,20 @@ export class Proposals<R> {
 
   /** Goes before what clients asked for, and into the log in this term or not at all. */
   addUrgent(request: NewProposal, term: number): Promise<R> {
-    return this.#promised(request, undefined, (proposal) => this.#urgent.push({ proposal, term }));
+    return this.#promised(request, undefined, (proposal) => this.#urgent.push({ proposal, term }), true);
   }
 
-  #promised(request: NewProposal, change: MembershipChange | undefined, queue: (proposal: Proposal<R>) => void): Promise<R> {
+  #promised(
+    request: NewProposal,
+    change: MembershipChange | undefined,
+    queue: (proposal: Proposal<R>) => void,
+    isUrgent = false,
+  ): Promise<R> {
     // Those of one turn of the loop came at the same time.
     this.#turnExpiresAt ??= this.#options.runtime.monotonic() + this.#options.requestTimeoutMs;
     const expiresAt = this.#turnExpiresAt;
     return new Promise((resolve, reject) => {
-      queue({ request, change, expiresAt, resolve, reject, term: 0, isCovered: false });
+      queue({ request, change, isUrgent, expiresAt, resolve, reject, term: 0, isCovered: false });
     });
   }
 
@@ -252,8 +259,9 @@ export class Proposals<R> {
     }
     for (const proposal of takeExpired(this.#changes, now)) this.#tellBeforeLog(proposal);
     for (const [counter, proposal] of this.#waiting) {
-      if (proposal.expiresAt > now) break;
-      this.#expire(counter, proposal);
+      if (proposal.expiresAt <= now) this.#expire(counter, proposal);
+      // It came later than those that it went before.
+      else if (!proposal.isUrgent) break;
     }
     // It may have waited longer before the log than those that entered before it.
     const change = this.#changeUnderWay === undefined ? undefined : this.#waiting.get(this.#changeUnderWay);

@@ -523,6 +523,14 @@ describe('a member whose disk was put back', () => {
     expect(new Set(cluster.errors).size).toBe(1);
   });
 
+  it('learns that it was removed, though nothing else is sent to it', async () => {
+    const { cluster, leader, back } = await putBack(1);
+    await cluster.runtime.advance(5000);
+    await cluster.runtime.run(cluster.change(leader.id, { type: 'remove', member: back.id }));
+    await cluster.runtime.advance(10_000);
+    expect(back.told).toContain('removed');
+  });
+
   it('is welcome with all it had', async () => {
     const cluster = await ReplicaCluster.started();
     const leader = await cluster.leader();

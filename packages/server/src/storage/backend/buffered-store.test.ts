@@ -242,6 +242,21 @@ describe('BufferedStore', () => {
     expect(life.backend.held).toBe(1);
   });
 
+  test('closing does not wait for an entry that was broken off, and commits nothing of it', async () => {
+    const inner = new MemoryBackend();
+    const life = new Life(inner);
+    life.store.put('head', at(1), at(1));
+    life.store.applied(1);
+    life.runtime.fire();
+    life.store.put('head', at(2), at(2));
+    life.store.applied(2);
+    life.store.put('head', at(3), at(3));
+    const closed = life.store.close();
+    await life.releaseOne();
+    await closed;
+    expect([inner.get('head', at(1)), inner.get('head', at(3))]).toEqual([at(1), undefined]);
+  });
+
   test('an index without rows becomes durable too', async () => {
     const life = new Life(new MemoryBackend());
     life.store.applied(7);

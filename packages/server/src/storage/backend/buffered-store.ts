@@ -186,7 +186,8 @@ export class BufferedStore implements Store {
     this.#isClosed = true;
     try {
       await this.#replacement;
-      if (!this.#isFailed && this.isReadable) await this.flush();
+      // An entry that was broken off in its middle is never committed: there is no waiting for its end.
+      if (!this.#isFailed && this.isReadable) await (this.#isMidEntry ? this.#whenFlushed() : this.flush());
     } finally {
       this.#timer?.cancel();
       await this.#backend.close();
@@ -215,11 +216,16 @@ export class BufferedStore implements Store {
     }
   }
 
-  async #replace(index: number, write: (commit: (changes: Changes) => Promise<void>) => Promise<void>): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
+  /** What is being committed is. */
+  #whenFlushed(): Promise<void> {
+    return new Promise((resolve, reject) => {
       if (this.#flushing === undefined) resolve();
       else this.#flushingWaiters.push({ resolve, reject });
     });
+  }
+
+  async #replace(index: number, write: (commit: (changes: Changes) => Promise<void>) => Promise<void>): Promise<void> {
+    await this.#whenFlushed();
     this.#filling = this.#filling.localOnly();
     this.#isDirty = this.#filling.rows('local').size > 0;
     try {
