@@ -326,7 +326,9 @@ class EmbeddedServer implements ConclaveServer {
   #fail(cause: Error): void {
     if (this.#hasFailed) return;
     this.#hasFailed = true;
-    this.#runtime.log.error({ error: cause.message, code: 'code' in cause ? cause.code : undefined }, 'the member has failed and stops');
+    const fields = { error: cause.message, code: 'code' in cause ? cause.code : undefined };
+    if (cause instanceof MemberRemovedError) this.#runtime.log.warn(fields, 'the member was removed and stops');
+    else this.#runtime.log.error(fields, 'the member has failed and stops');
     this.#member?.replica.halt();
     this.#member?.compactor.stop();
     this.#member?.versionKeeper.stop();
