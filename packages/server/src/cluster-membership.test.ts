@@ -47,6 +47,10 @@ class World {
     return { dataDir: '/data', storage: { disk: kept.disk.mount(), backend: () => kept.backend } };
   }
 
+  lose(name: string): void {
+    this.#disks.delete(name);
+  }
+
   async stop(name: string): Promise<void> {
     await this.runtime.run(this.at(name).close());
     this.servers.delete(name);
@@ -222,6 +226,15 @@ describe('a cluster', () => {
       await expect(world.start(['c'], (name) => world.onDisk(name))).rejects.toThrow('has been permanently removed from the cluster');
     }
     await world.ask('b', KV.methods.put, { key: encoder.encode('a'), value: encoder.encode('1') });
+  });
+
+  it('does not let a founder that lost its data dir found the cluster once more', async () => {
+    const options = (name: string): ServerOptions => ({ ...world.onDisk(name), advertise: [`http://${name}:2379`] });
+    await world.start(['a', 'b', 'c'], options);
+    await world.stop('c');
+    world.lose('c');
+    const again = world.start(['c'], (name) => ({ ...options(name), initialClusterState: 'new' }));
+    await expect(again).rejects.toThrow('has already been bootstrapped');
   });
 
   it('does not take a joiner that describes another cluster', async () => {
