@@ -5,7 +5,9 @@ import type { KeyPrefix, Target } from './kv/key-range.ts';
 import type { KeyValue } from './kv/key-value.ts';
 import { type CompactOptions, KvClient } from './kv/kv-client.ts';
 import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
+import { RangeStreams } from './kv/range-stream.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+import { Scan, type ScanOptions } from './kv/scan.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import { Txn } from './kv/txn.ts';
 import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
@@ -26,13 +28,14 @@ export interface Ring {
 /** What all namespaces of one client share. */
 export interface Core {
   readonly engine: Engine;
+  readonly rangeStreams: RangeStreams;
   readonly leases: LeaseRegistry;
   readonly watches: WatchHub;
   readonly ring: Ring;
 }
 
 export function coreOf(engine: Engine, ring: Ring): Core {
-  return { engine, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
+  return { engine, ring, rangeStreams: new RangeStreams(engine), leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
 }
 
 class NamespaceView implements Namespace {
@@ -62,6 +65,10 @@ class NamespaceView implements Namespace {
 
   list(target: Target, options?: ListOptions & RequestOptions): Promise<ListResult> {
     return this.#kv.list(target, options);
+  }
+
+  scan(target: Target, options?: ScanOptions): Scan {
+    return new Scan(this.#core, this.#prefix, target, options);
   }
 
   delete(target: Target, options?: DeleteOptions & RequestOptions): Promise<DeleteResult> {

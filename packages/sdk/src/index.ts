@@ -42,6 +42,7 @@ export {
   type Sort,
 } from './kv/operation.ts';
 export type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+export type { Scan, ScanOptions } from './kv/scan.ts';
 export type { Integer, Key, Value } from './kv/text.ts';
 export { type NestedTxn, type Txn, txn } from './kv/txn.ts';
 export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';

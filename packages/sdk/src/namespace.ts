@@ -5,6 +5,7 @@ import type { KeyValue } from './kv/key-value.ts';
 import type { CompactOptions } from './kv/kv-client.ts';
 import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+import type { Scan, ScanOptions } from './kv/scan.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
@@ -59,6 +60,22 @@ export interface Namespace {
    * ```
    */
   list(target: Target, options?: ListOptions & RequestOptions): Promise<ListResult>;
+
+  /**
+   * Reads a range of any size, key by key, as it was at one revision: that of the first page, if none is given. Read with `for await`, once;
+   * a slow loop holds the server back. A connection that is lost in between is not noticed. Where the server has range streams (etcd 3.7)
+   * they are used.
+   *
+   * @throws ConclaveError `compacted` when that revision is compacted away before the end, `future-revision`, `unavailable`,
+   * `deadline-exceeded`, `cancelled`, … as the error of the loop
+   * @example
+   * ```ts
+   * const scan = client.scan(prefix('config/'));
+   * for await (const { key, value } of scan) console.log(key, value);
+   * console.log(scan.revision); // the revision of all of it
+   * ```
+   */
+  scan(target: Target, options?: ScanOptions): Scan;
 
   /**
    * Deletes one key or a range of them. Nothing to delete is no error.
