@@ -11,6 +11,7 @@ import { Scan, type ScanOptions } from './kv/scan.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import { Txn } from './kv/txn.ts';
 import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
+import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
@@ -30,12 +31,20 @@ export interface Core {
   readonly engine: Engine;
   readonly rangeStreams: RangeStreams;
   readonly leases: LeaseRegistry;
+  readonly markers: MarkerLeases;
   readonly watches: WatchHub;
   readonly ring: Ring;
 }
 
 export function coreOf(engine: Engine, ring: Ring): Core {
-  return { engine, ring, rangeStreams: new RangeStreams(engine), leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
+  return {
+    engine,
+    ring,
+    rangeStreams: new RangeStreams(engine),
+    leases: new LeaseRegistry(engine),
+    markers: new MarkerLeases(engine),
+    watches: new WatchHub(engine),
+  };
 }
 
 class NamespaceView implements Namespace {
@@ -80,7 +89,7 @@ class NamespaceView implements Namespace {
   }
 
   txn(): Txn<readonly [], readonly []> {
-    return new Txn<readonly [], readonly []>(this.#core.engine, this.#prefix, [], [], []);
+    return new Txn<readonly [], readonly []>(this.#core, this.#prefix, { comparisons: [], success: [], failure: [] });
   }
 
   watch(target: Target): Feed<WatchEvent>;

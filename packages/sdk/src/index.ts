@@ -44,7 +44,7 @@ export {
 export type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
 export type { Scan, ScanOptions } from './kv/scan.ts';
 export type { Integer, Key, Value } from './kv/text.ts';
-export { type NestedTxn, type Txn, txn } from './kv/txn.ts';
+export { type NestedTxn, type OnceOptions, type Txn, txn } from './kv/txn.ts';
 export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';
 export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';

@@ -23,6 +23,8 @@ export type ClientErrorCode =
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
   | 'lease-revoked'
+  /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
+  | 'result-unavailable'
   /** The peer does not offer this call. */
   | 'unimplemented'
   /** The peer wants credentials. */
@@ -46,7 +48,14 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
       /** History before this revision is gone. Absent when a read, not a watch, met the compaction. */
       readonly compactRevision?: bigint;
     }
-  : Readonly<Record<string, unknown>>;
+  : Code extends 'result-unavailable'
+    ? {
+        /** Which branch the transaction took. */
+        readonly succeeded: boolean;
+        /** The revision it made. */
+        readonly revision: bigint;
+      }
+    : Readonly<Record<string, unknown>>;
 
 /** What a {@link ConclaveError} is made from. */
 export interface ConclaveErrorInit<Code extends string> {
