@@ -8,6 +8,8 @@ import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/op
 import { RangeStreams } from './kv/range-stream.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
 import { Scan, type ScanOptions } from './kv/scan.ts';
+import { runStm, type StmOptions } from './kv/stm.ts';
+import type { StmTransaction } from './kv/stm-transaction.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import { Txn } from './kv/txn.ts';
 import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
@@ -90,6 +92,10 @@ class NamespaceView implements Namespace {
 
   txn(): Txn<readonly [], readonly []> {
     return new Txn<readonly [], readonly []>(this.#core, this.#prefix, { comparisons: [], success: [], failure: [] });
+  }
+
+  stm<T>(body: (tx: StmTransaction) => T | Promise<T>, options?: StmOptions): Promise<T> {
+    return runStm(this.#core.engine, this.#prefix, body, options);
   }
 
   watch(target: Target): Feed<WatchEvent>;

@@ -43,6 +43,8 @@ export {
 } from './kv/operation.ts';
 export type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
 export type { Scan, ScanOptions } from './kv/scan.ts';
+export type { StmOptions } from './kv/stm.ts';
+export type { Isolation, StmTransaction } from './kv/stm-transaction.ts';
 export type { Integer, Key, Value } from './kv/text.ts';
 export { type NestedTxn, type OnceOptions, type Txn, txn } from './kv/txn.ts';
 export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';

@@ -6,6 +6,8 @@ import type { CompactOptions } from './kv/kv-client.ts';
 import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
 import type { Scan, ScanOptions } from './kv/scan.ts';
+import type { StmOptions } from './kv/stm.ts';
+import type { StmTransaction } from './kv/stm-transaction.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
@@ -101,6 +103,28 @@ export interface Namespace {
    * ```
    */
   txn(): Txn<readonly [], readonly []>;
+
+  /**
+   * Runs a software transaction: `body` reads and writes keys as if it were alone, and its writes happen all at one revision, if what it read
+   * still holds then; otherwise it runs again, after a pause that grows. So it must have no effect but through `tx`. Returns what `body`
+   * returns; an error it throws ends the transaction, and nothing is written.
+   *
+   * A body that writes nothing costs no more than its reads, except with `repeatableReads` and several of them. As with any transaction, an
+   * answer that is lost leaves the outcome `unknown`, and then the body does not run again.
+   *
+   * @throws ConclaveError `conflict` after `attemptsMax` runs, `too-many-ops` for more than 128 keys, `unavailable`, `deadline-exceeded`,
+   * `cancelled`, …
+   * @example
+   * ```ts
+   * await client.stm(async (tx) => {
+   *   const balance = Number(await tx.get('accounts/alice'));
+   *   if (balance < 10) throw new Error('not enough');
+   *   tx.put('accounts/alice', String(balance - 10));
+   *   tx.put('accounts/bob', String(Number(await tx.get('accounts/bob')) + 10));
+   * });
+   * ```
+   */
+  stm<T>(body: (tx: StmTransaction) => T | Promise<T>, options?: StmOptions): Promise<T>;
 
   /**
    * Follows the changes of one key or a range: an rxjs Observable that also iterates. Nothing happens before it is subscribed to; each

@@ -1,5 +1,5 @@
 import { KV, LeaseGrantRequest, LeaseGrantResponse, Lease as LeaseService, StatusCode, TxnRequest, TxnResponse } from '@conclave/protocol';
-import { put } from '@conclave/sdk';
+import { get, put } from '@conclave/sdk';
 import { type ScriptedCall, type ScriptedClient, scriptedClient } from '@conclave/testkit';
 import { beforeEach, expect, test } from 'vitest';
 
@@ -53,6 +53,13 @@ test('without an answer in time the outcome is unknown', async () => {
 test('a refusal after a lost answer leaves the outcome unknown', async () => {
   onTxn = (call, nth) => (nth === 1 ? lost(call) : call.end(StatusCode.PERMISSION_DENIED, { message: 'etcdserver: permission denied' }));
   await expect(scripted.runtime.run(commit())).rejects.toMatchObject({ code: 'permission-denied', outcome: 'unknown' });
+});
+
+test('a mark that was found says that it was done, even when the rest cannot be read', async () => {
+  const kv = { key: Buffer.from('conclave/once/txn/id'), value: Buffer.from('1'), createRevision: 7 };
+  onTxn = (call) => call.reply(TxnResponse.encode({ header: { revision: 9 }, responses: [{ responseRange: { kvs: [kv] } }] }));
+  const commit = scripted.client.txn().then(get('k')).once('id').commit({ deadlineMs: 100 });
+  await expect(scripted.runtime.run(commit)).rejects.toMatchObject({ code: 'deadline-exceeded', outcome: 'applied' });
 });
 
 test('a refusal at once is what it says', async () => {

@@ -1,14 +1,16 @@
-import { type Init, KV, type TxnRequest, type TxnResponse } from '@conclave/protocol';
+import type { TxnResponse } from '@conclave/protocol';
 import { onAbort } from '../connection/abort.ts';
 import { Backoff } from '../connection/backoff.ts';
 import type { Engine } from '../connection/engine.ts';
 import { pause } from '../connection/pause.ts';
-import type { Procedure, RequestOptions } from '../connection/procedure.ts';
-import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
+import type { RequestOptions } from '../connection/procedure.ts';
+import { TimeLimit } from '../connection/time-limit.ts';
+import { ConclaveError, isConclaveError, type Outcome } from '../errors/conclave-error.ts';
 import { longTimerMs } from '../lease/lease.ts';
 import type { MarkerLeases } from '../lease/marker-leases.ts';
 import { type OnceMarker, unmarked } from './once-marker.ts';
 import { OnceReplay } from './once-replay.ts';
+import { sendTxn } from './send-txn.ts';
 
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
@@ -27,8 +29,7 @@ export class OnceCommit {
   readonly #source: TxnSource;
   readonly #marker: OnceMarker;
   readonly #ttlSeconds: number;
-  readonly #signal: AbortSignal | undefined;
-  readonly #deadline: number;
+  readonly #limit: TimeLimit;
   /** Whether an earlier sending may have been, or may still be, done. */
   #isDoubtful = false;
 
@@ -36,10 +37,8 @@ export class OnceCommit {
     this.#source = source;
     this.#marker = marker;
     this.#ttlSeconds = ttlSeconds;
-    this.#signal = options?.signal;
     // Beyond the life of the mark nothing would keep it from being done twice.
-    const { engine } = source;
-    this.#deadline = Math.min(engine.deadlineOf(options?.deadlineMs), engine.runtime.monotonic() + ttlSeconds * 1_000);
+    this.#limit = new TimeLimit(source.engine, options, ttlSeconds * 1_000);
   }
 
   /** The answer of the first run, whichever sending made it. */
@@ -47,9 +46,8 @@ export class OnceCommit {
     try {
       return await this.#untilAnswered();
     } catch (error) {
-      if (!this.#isDoubtful || !isConclaveError(error) || error.code === 'result-unavailable') throw error;
-      const { code, message } = error;
-      throw new ConclaveError({ code, message, outcome: 'unknown', cause: error, details: error.details, grpcCode: error.grpcCode });
+      if (!this.#isDoubtful || !isConclaveError(error) || error.outcome === 'applied') throw error;
+      throw withOutcome(error, 'unknown');
     }
   }
 
@@ -70,15 +68,16 @@ export class OnceCommit {
         this.#isDoubtful ||= error.outcome === 'unknown';
         if (error.outcome !== 'unknown' || error.code === 'cancelled' || error.code === 'client-closed') throw error;
         const delayMs = backoff.next();
-        if (engine.runtime.monotonic() + delayMs >= this.#deadline) throw error;
-        await pause(engine, delayMs, this.#signal);
+        if (delayMs >= this.#limit.remainingMs) throw error;
+        await pause(engine, delayMs, this.#limit.signal);
       }
     }
   }
 
   async #attempt(): Promise<TxnResponse> {
+    this.#limit.check();
     const lease = await this.#inTime(this.#source.markers.take(this.#ttlSeconds));
-    const response = await this.#send(this.#marker.request(lease));
+    const response = await sendTxn(this.#source.engine, this.#marker.request(lease), 'writes', this.#limit.rest());
     if (response.succeeded) {
       const first = response.responses[0]?.responseTxn;
       if (first !== undefined) return unmarked({ ...first, header: response.header });
@@ -86,30 +85,20 @@ export class OnceCommit {
     const firstRun = this.#marker.firstRun(response);
     if (firstRun === undefined)
       throw new ConclaveError({ code: 'internal', message: 'the answer does not fit the transaction', outcome: 'unknown' });
-    return unmarked(await new OnceReplay(this.#source.engine, firstRun, this.#options()).response(this.#marker.marked(lease)));
-  }
-
-  #send(request: Init<TxnRequest>): Promise<TxnResponse> {
-    return new Promise((resolve, reject) => {
-      this.#source.engine.start(txnProcedure, request, undefined, this.#options(), resolve, reject);
-    });
-  }
-
-  /** For one call: what is left of the time. */
-  #options(): RequestOptions {
-    return { signal: this.#signal, deadlineMs: Math.max(0, this.#deadline - this.#source.engine.runtime.monotonic()) };
+    try {
+      const replay = new OnceReplay(this.#source.engine, firstRun, this.#limit.rest());
+      return unmarked(await replay.response(this.#marker.marked(lease)));
+    } catch (error) {
+      throw isConclaveError(error) ? withOutcome(error, 'applied') : error;
+    }
   }
 
   /** The lease is shared, so that giving up one transaction must not give it up. */
   #inTime<T>(promise: Promise<T>): Promise<T> {
-    const { runtime } = this.#source.engine;
-    const signal = this.#signal;
+    const { signal, remainingMs } = this.#limit;
     return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) return reject(cancelled(signal));
-      const timer = runtime.timer(Math.min(longTimerMs, this.#deadline - runtime.monotonic()), () =>
-        reject(new ConclaveError({ code: 'deadline-exceeded', message: 'no lease for the marker in time', outcome: 'not-applied' })),
-      );
-      const stopListening = signal === undefined ? undefined : onAbort(signal, () => reject(cancelled(signal)));
+      const timer = this.#source.engine.runtime.timer(Math.min(longTimerMs, remainingMs), () => reject(this.#limit.exceeded()));
+      const stopListening = signal === undefined ? undefined : onAbort(signal, () => reject(this.#limit.cancelled()));
       const end = (): void => {
         timer.cancel();
         stopListening?.();
@@ -119,17 +108,7 @@ export class OnceCommit {
   }
 }
 
-function cancelled(signal: AbortSignal): ConclaveError<'cancelled'> {
-  return new ConclaveError({ code: 'cancelled', message: 'the transaction was cancelled', outcome: 'not-applied', cause: signal.reason });
+/** The same failure, when more is known of the effect than the call that failed could say. */
+function withOutcome({ code, message, details, grpcCode, cause }: ConclaveError, outcome: Outcome): ConclaveError {
+  return new ConclaveError({ code, message, outcome, details, grpcCode, cause });
 }
-
-const { path, input, output } = KV.methods.txn;
-
-const txnProcedure: Procedure<Init<TxnRequest>, TxnResponse, undefined, TxnResponse> = {
-  path,
-  input,
-  output,
-  // Sent again above, where it is known what became of each sending.
-  isRepeatable: false,
-  result: (response) => response,
-};
