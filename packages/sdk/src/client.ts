@@ -17,6 +17,9 @@ import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import { type Codec, isSchema, json } from './space/codec.ts';
+import { Space } from './space/space.ts';
+import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
@@ -106,6 +109,12 @@ class NamespaceView implements Namespace {
 
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
     return this.#core.ring.feed(open);
+  }
+
+  space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;
+  space<In, Out>(prefix: Key, codec: Codec<In, Out>): Space<In, Out>;
+  space(prefix: Key, codec: Codec<unknown> | StandardSchemaV1): Space<unknown> {
+    return new Space(this.namespace(prefix), isSchema(codec) ? json(codec) : codec);
   }
 
   namespace(prefix: Key): Namespace {

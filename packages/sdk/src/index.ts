@@ -52,5 +52,19 @@ export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';
+export type {
+  Entry,
+  EntryEmission,
+  EntryEvent,
+  EntryList,
+  EntryListOptions,
+  EntryPutOptions,
+  EntryScan,
+  EntryScanOptions,
+  EntryWatchOptions,
+  Space,
+} from './space/space.ts';
+export type { SchemaInput, SchemaOutput, StandardResult, StandardSchemaV1, ValueIssue } from './space/standard-schema.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

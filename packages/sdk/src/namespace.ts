@@ -12,6 +12,9 @@ import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+import type { Codec } from './space/codec.ts';
+import type { Space } from './space/space.ts';
+import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -160,6 +163,21 @@ export interface Namespace {
    * ```
    */
   namespace(prefix: Key): Namespace;
+
+  /**
+   * The keys that start with `prefix`, with values of one type: what a schema accepts, stored as JSON, or what a codec makes of them. Any
+   * validator that follows the Standard Schema specification will do. Codecs: {@link json}, {@link text}, {@link bytes}, {@link message}.
+   *
+   * @throws ConclaveError `invalid-value` from the methods of the space
+   * @example
+   * ```ts
+   * const users = client.space('users/', z.object({ name: z.string(), age: z.number() }));
+   * await users.put('7', { name: 'Ada', age: 36 });
+   * const ada = await users.get('7'); // ada?.value.name is a string
+   * ```
+   */
+  space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;
+  space<In, Out>(prefix: Key, codec: Codec<In, Out>): Space<In, Out>;
 
   /**
    * Forgets the history before `revision`, of the whole store: reads and watches of it fail with `compacted` from then on.

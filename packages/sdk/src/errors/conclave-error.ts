@@ -1,4 +1,5 @@
 import type { WireErrorKey } from '@conclave/protocol';
+import type { ValueIssue } from '../space/standard-schema.ts';
 
 /**
  * What is known about the effect of the request that failed.
@@ -19,6 +20,8 @@ export type ClientErrorCode =
   | 'client-closed'
   /** An argument cannot be sent as given; nothing was. */
   | 'invalid-argument'
+  /** A value is not what the codec of its key space accepts: one to be written, or one that is stored. See `details`. */
+  | 'invalid-value'
   /** The lease may no longer be held: its time ran out by the local reckoning, or the server said that it is gone. */
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
@@ -57,7 +60,16 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
         /** The revision it made. */
         readonly revision: bigint;
       }
-    : Readonly<Record<string, unknown>>;
+    : Code extends 'invalid-value'
+      ? {
+          /** The key, within its space. */
+          readonly key: string;
+          /** What is wrong. */
+          readonly issues: readonly ValueIssue[];
+          /** The revision that wrote it; absent for a value that was to be written. */
+          readonly revision?: bigint | undefined;
+        }
+      : Readonly<Record<string, unknown>>;
 
 /** What a {@link ConclaveError} is made from. */
 export interface ConclaveErrorInit<Code extends string> {
