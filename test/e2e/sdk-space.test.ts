@@ -130,13 +130,14 @@ describe.each(
 
     test('composes with transactions', async () => {
       const users = client.space('users/', json(userSchema));
-      const result = await users.namespace
+      const stored = client.namespace('users/');
+      const result = await stored
         .txn()
         .if(key('7').missing())
         .then(put('7', await users.encode('7', { name: 'Ada' })))
         .commit();
       expect(result.succeeded).toBe(true);
-      const kv = await users.namespace.get('7');
+      const kv = await stored.get('7');
       if (kv === undefined) return expect.unreachable();
       expect((await users.decode(kv)).value.name).toBe('Ada');
     });

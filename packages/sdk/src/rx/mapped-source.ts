@@ -1,12 +1,11 @@
-import { concatMap, type ObservableInput, of, Subject, throwError } from 'rxjs';
+import { concatMap, type ObservableInput, type Observer, of, Subject, throwError } from 'rxjs';
 import type { Source } from '../watch/event-queue.ts';
-import type { FeedSink } from './feed.ts';
 
 /**
  * Opens the same source with something else in place of each value, in the same order, even where that takes time. What `map` throws ends it,
  * and the source.
  */
-export function mappedSource<T, U>(open: (sink: FeedSink<T>) => Source, map: (value: T) => U | Promise<U>): (sink: FeedSink<U>) => Source {
+export function mappedSource<T, U>(open: (sink: Observer<T>) => Source, map: (value: T) => U | Promise<U>): (sink: Observer<U>) => Source {
   return (sink) => {
     // The end waits its turn, too: what came before it is told before it.
     const steps = new Subject<() => ObservableInput<U>>();

@@ -6,7 +6,6 @@ import type { GetOptions, ListOptions, PutOptions } from '../kv/operation.ts';
 import type { DeleteResult, ListResult, PutResult } from '../kv/result.ts';
 import type { Scan, ScanOptions } from '../kv/scan.ts';
 import { type Key, toText, type Value } from '../kv/text.ts';
-import type { Namespace } from '../namespace.ts';
 import type { Feed } from '../rx/feed.ts';
 import { WatchEvent } from '../watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from '../watch/watch-options.ts';
@@ -38,39 +37,48 @@ export type EntryWatchOptions = Omit<WatchOptions, 'prevKv'>;
 /** What a watch of a space with these options emits. */
 export type EntryEmission<T, Options extends EntryWatchOptions> = EntryEvent<T> | Exclude<WatchEmission<Options>, WatchEvent>;
 
+/** What a space needs of the namespace it is in. */
+interface StoredKeys {
+  put(key: Key, value: Value, options?: PutOptions & RequestOptions): Promise<PutResult>;
+  get(key: Key, options?: GetOptions & RequestOptions): Promise<KeyValue | undefined>;
+  list(target: Target, options?: ListOptions & RequestOptions): Promise<ListResult>;
+  scan(target: Target, options?: ScanOptions): Scan;
+  delete(target: Target, options?: RequestOptions): Promise<DeleteResult>;
+  watch(target: Target, options: WatchOptions): Feed<WatchEmission<WatchOptions>>;
+}
+
 /**
  * The keys that start with one prefix, whose values all have one type. Made by `client.space`.
  *
  * Nothing passes that the codec does not accept: a value that cannot be written is not sent, and one that is stored but cannot be read fails
  * the read with `invalid-value`, the key and what is wrong in its details. A watch that meets one ends with it, and `details.revision`
- * says where to go on.
+ * says where to go on. The same keys with their values as stored are those of `client.namespace` with the same prefix.
  */
 export class Space<In, Out = In> {
-  /** The same keys with their values as stored: for transactions, leases and whatever else a space has no verb for. */
-  readonly namespace: Namespace;
+  readonly #keys: StoredKeys;
   readonly #codec: Codec<In, Out>;
 
   /** @internal */
-  constructor(namespace: Namespace, codec: Codec<In, Out>) {
-    this.namespace = namespace;
+  constructor(keys: StoredKeys, codec: Codec<In, Out>) {
+    this.#keys = keys;
     this.#codec = codec;
   }
 
   /** Writes one key. */
   async put(key: Key, value: In, options?: EntryPutOptions): Promise<Omit<PutResult, 'prevKv'>> {
-    const { revision } = await this.namespace.put(key, await this.encode(key, value), options);
+    const { revision } = await this.#keys.put(key, await this.encode(key, value), options);
     return { revision };
   }
 
   /** Reads one key; undefined: there is no such key. */
   async get(key: Key, options?: GetOptions & RequestOptions): Promise<Entry<Out> | undefined> {
-    const kv = await this.namespace.get(key, options);
+    const kv = await this.#keys.get(key, options);
     return kv === undefined ? undefined : await this.decode(kv);
   }
 
   /** Reads a range. Default: all keys of the space. */
   async list(target: Target = allKeys(), options?: EntryListOptions): Promise<EntryList<Out>> {
-    const { kvs, count, more, revision } = await this.namespace.list(target, options);
+    const { kvs, count, more, revision } = await this.#keys.list(target, options);
     const entries: Entry<Out>[] = [];
     for (const kv of kvs) {
       const entry = this.#entry(kv);
@@ -81,12 +89,12 @@ export class Space<In, Out = In> {
 
   /** Reads a range of any size, key by key, as it was at one revision. Default: all keys of the space. See `client.scan`. */
   scan(target: Target = allKeys(), options?: EntryScanOptions): EntryScan<Out> {
-    return new EntryScan(this.namespace.scan(target, options), (kv) => this.#entry(kv));
+    return new EntryScan(this.#keys.scan(target, options), (kv) => this.#entry(kv));
   }
 
   /** Deletes one key or a range of them. Nothing to delete is no error. */
   async delete(target: Target, options?: RequestOptions): Promise<Omit<DeleteResult, 'prevKvs'>> {
-    const { deleted, revision } = await this.namespace.delete(target, options);
+    const { deleted, revision } = await this.#keys.delete(target, options);
     return { deleted, revision };
   }
 
@@ -104,11 +112,11 @@ export class Space<In, Out = In> {
   watch<const Options extends EntryWatchOptions>(target: Target | undefined, options: Options): Feed<EntryEmission<Out, Options>>;
   watch(target: Target = allKeys(), options: EntryWatchOptions = {}): Feed<unknown> {
     const sizeOf = (emitted: unknown): number => (isEntryEvent(emitted) ? emitted.event.kv.valueBytes.length : 0);
-    return this.namespace.watch(target, options).through((emitted) => this.#emission(emitted), sizeOf);
+    return this.#keys.watch(target, options).through((emitted) => this.#emission(emitted), sizeOf);
   }
 
   /**
-   * The value as it is stored: for a `put` in a transaction of {@link Space.namespace}.
+   * The value as it is stored: for a `put` in a transaction.
    *
    * @throws ConclaveError `invalid-value`
    */
@@ -121,7 +129,7 @@ export class Space<In, Out = In> {
   }
 
   /**
-   * What is stored, read: for a result of a transaction of {@link Space.namespace}.
+   * What is stored, read: for what a transaction of the namespace returned.
    *
    * @throws ConclaveError `invalid-value`
    */
