@@ -14,6 +14,8 @@ export type Outcome = 'not-applied' | 'unknown' | 'applied';
 export type ClientErrorCode =
   /** No endpoint could be reached, or the one that was asked went away. */
   | 'unavailable'
+  /** No member answered that is as far as this client has seen the store; only of a client that is `ordered`. */
+  | 'stale'
   /** The `signal` given to the call was aborted; its reason is the `cause`. */
   | 'cancelled'
   /** The client was closed before or during the call. */

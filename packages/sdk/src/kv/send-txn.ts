@@ -1,6 +1,7 @@
 import { type Init, KV, type TxnRequest, type TxnResponse } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
+import { headerRevision } from './result.ts';
 
 /** A transaction as the server answers it, sent once if it writes, for what is built on transactions. */
 export function sendTxn(
@@ -21,6 +22,7 @@ const writing: Procedure<Init<TxnRequest>, TxnResponse, undefined, TxnResponse> 
   input,
   output,
   isRepeatable: false,
+  revision: headerRevision,
   result: (response) => response,
 };
 

@@ -6,6 +6,7 @@ import type { KeyPrefix } from './key-range.ts';
 import { OnceCommit, type TxnSource } from './once-commit.ts';
 import { OnceMarker } from './once-marker.ts';
 import { toDeleteRequest, toGetRequest, toListRequest, toPutRequest } from './operation.ts';
+import { headerRevision } from './result.ts';
 import { type Key, toBytes } from './text.ts';
 import { type AnyTxnResult, type Operation, type TxnOperation, type TxnResult, toTxnResult } from './txn-result.ts';
 
@@ -195,6 +196,7 @@ const writeTxn: TxnProcedure = {
   input,
   output,
   isRepeatable: false,
+  revision: headerRevision,
   result: (response, context) => toTxnResult(response, context.success, context.failure, context.prefix),
 };
 
