@@ -1,5 +1,5 @@
 // Software transactions against every server there is: alone, and against each other.
-import { type Client, connect, type Isolation, isConclaveError, type Namespace, prefix, type StmTransaction } from '@conclave/sdk';
+import { type Client, connect, type Isolation, isConclaveError, key, type Namespace, prefix, type StmTransaction } from '@conclave/sdk';
 import { Random } from '@conclave/testing';
 import { type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -118,6 +118,31 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       const isOneRevision = isolation === 'serializableSnapshot' || isolation === 'serializable';
       expect(result).toEqual(isOneRevision ? ['1', '1'] : isolation === 'repeatableReads' ? ['2', '2'] : ['1', '2']);
       expect(runs).toBe(isolation === 'repeatableReads' ? 2 : 1);
+    });
+
+    test('writes nothing under a guard that does not hold, and is not repeated for it', async () => {
+      const { revision } = await client.put('lock', 'mine');
+      await client.put('a', '1');
+      const guards = [key('lock').createRevision.equals(revision)];
+      let runs = 0;
+      const write = () =>
+        client.stm(
+          async (tx) => {
+            runs++;
+            tx.put('b', (await tx.get('a')) ?? '');
+            if (runs === 1) await client.put('a', '2');
+          },
+          { guards },
+        );
+      await write();
+      expect(runs).toBe(2);
+      expect((await client.get('b'))?.value).toBe('2');
+      await client.delete('lock');
+      await client.delete('b');
+      await expect(write()).rejects.toMatchObject({ code: 'guard-failed', outcome: 'not-applied' });
+      expect(runs).toBe(3);
+      expect(await client.get('b')).toBeUndefined();
+      await expect(client.stm((tx) => tx.get('a'), { guards })).rejects.toMatchObject({ code: 'guard-failed' });
     });
 
     test('goes on when the revision it reads at is compacted away', async () => {

@@ -115,7 +115,7 @@ export interface Namespace {
    * A body that writes nothing costs no more than its reads, except with `repeatableReads` and several of them. As with any transaction, an
    * answer that is lost leaves the outcome `unknown`, and then the body does not run again.
    *
-   * @throws ConclaveError `conflict` after `attemptsMax` runs, `too-many-ops` for more than 128 keys, `unavailable`, `deadline-exceeded`,
+   * @throws ConclaveError `conflict` after `attemptsMax` runs, `guard-failed`, `too-many-ops` for more than 127 keys, `unavailable`, `deadline-exceeded`,
    * `cancelled`, …
    * @example
    * ```ts

@@ -30,6 +30,8 @@ export type ClientErrorCode =
   | 'lease-revoked'
   /** A software transaction was run as often as it may, and others were in its way each time. */
   | 'conflict'
+  /** A guard of a software transaction did not hold. */
+  | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
   /** The peer does not offer this call. */

@@ -9,7 +9,8 @@ import {
 } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
 import type { TimeLimit } from '../connection/time-limit.ts';
-import { invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError, invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
+import { type Comparison, toCompare } from './comparison.ts';
 import type { KeyPrefix } from './key-range.ts';
 import { type PutOptions, toPutRequest } from './operation.ts';
 import { readRange } from './read-range.ts';
@@ -21,6 +22,12 @@ import { type Key, toText, type Value } from './text.ts';
 export interface Found {
   readonly revision: number;
   readonly kvs: ReadonlyMap<string, WireKeyValue | undefined>;
+}
+
+/** What an attempt must keep to. */
+interface StmRules {
+  readonly isolation: Isolation;
+  readonly guards: readonly Comparison[];
 }
 
 interface Read {
@@ -46,6 +53,7 @@ export class StmAttempt implements StmTransaction {
   readonly #engine: Engine;
   readonly #prefix: KeyPrefix;
   readonly #isolation: Isolation;
+  readonly #guards: readonly Comparison[];
   readonly #limit: TimeLimit;
   readonly #found: Found | undefined;
   readonly #asked = new Map<string, Promise<Read>>();
@@ -58,10 +66,11 @@ export class StmAttempt implements StmTransaction {
   /** Whether a read failed because the revision of the others is gone. */
   isCompacted = false;
 
-  constructor(engine: Engine, prefix: KeyPrefix, isolation: Isolation, limit: TimeLimit, found: Found | undefined) {
+  constructor(engine: Engine, prefix: KeyPrefix, rules: StmRules, limit: TimeLimit, found: Found | undefined) {
     this.#engine = engine;
     this.#prefix = prefix;
-    this.#isolation = isolation;
+    this.#isolation = rules.isolation;
+    this.#guards = rules.guards;
     this.#limit = limit;
     this.#found = this.#isOneRevision ? found : undefined;
     this.#revision = this.#found?.revision ?? 0;
@@ -95,21 +104,29 @@ export class StmAttempt implements StmTransaction {
     this.#writes.set(nameOf(wireKey), { key: wireKey, value: undefined, operation: { requestDeleteRange: { key: wireKey } } });
   }
 
-  /** Writes, if what was read still holds. Undefined: it did. What the body does from here on is too late. */
+  /**
+   * Writes, if what was read still holds. Undefined: it did. What the body does from here on is too late.
+   *
+   * @throws ConclaveError `guard-failed`
+   */
   async commit(): Promise<Found | undefined> {
     this.#isOver = true;
     this.#limit.check();
     const writes = [...this.#writes.values()];
-    if (writes.length === 0 && this.#isSettledByReading) return undefined;
+    if (writes.length === 0 && this.#guards.length === 0 && this.#isSettledByReading) return undefined;
     const reads = [...this.#reads.values()];
+    const guards = this.#guards.map((guard) => toCompare(this.#prefix, guard));
     const request: Init<TxnRequest> = {
-      compare: this.#conditions(reads, writes),
+      compare: [...guards, ...this.#conditions(reads, writes)],
       success: writes.map(({ operation }) => operation),
-      failure: reads.map(({ key }) => ({ requestRange: { key } })),
+      // Beside what is found instead: whether it was the guards.
+      failure: [{ requestTxn: { compare: guards } }, ...reads.map(({ key }) => ({ requestRange: { key } }))],
     };
     const response = await sendTxn(this.#engine, request, writes.length === 0 ? 'reads' : 'writes', this.#limit.rest());
     if (response.succeeded) return undefined;
-    const kvs = new Map(reads.map(({ key }, at) => [nameOf(key), response.responses[at]?.responseRange?.kvs[0]]));
+    const [guarded, ...found] = response.responses;
+    if (guarded?.responseTxn?.succeeded !== true) throw guardFailed();
+    const kvs = new Map(reads.map(({ key }, at) => [nameOf(key), found[at]?.responseRange?.kvs[0]]));
     return { revision: response.header?.revision ?? 0, kvs };
   }
 
@@ -174,6 +191,10 @@ export class StmAttempt implements StmTransaction {
       throw error;
     }
   }
+}
+
+function guardFailed(): ConclaveError<'guard-failed'> {
+  return new ConclaveError({ code: 'guard-failed', message: 'a guard of the transaction does not hold', outcome: 'not-applied' });
 }
 
 function nameOf(key: Uint8Array): string {

@@ -1,5 +1,5 @@
 import { KV, RangeRequest, RangeResponse, StatusCode, TxnRequest, TxnResponse } from '@conclave/protocol';
-import type { StmOptions, StmTransaction } from '@conclave/sdk';
+import { key, type StmOptions, type StmTransaction } from '@conclave/sdk';
 import { type ScriptedCall, type ScriptedClient, scriptedClient } from '@conclave/testkit';
 import { beforeEach, expect, test } from 'vitest';
 
@@ -24,7 +24,12 @@ const txns = (): TxnRequest[] => calls(KV.methods.txn.path).map(({ request }) =>
 const text = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString();
 const conflict = (call: ScriptedCall): void => {
   const kvs = [{ key: Buffer.from('a'), value: Buffer.from('w'), modRevision: 9 }];
-  call.reply(TxnResponse.encode({ header: { revision: 9 }, responses: [{ responseRange: { kvs } }, { responseRange: {} }] }));
+  call.reply(
+    TxnResponse.encode({
+      header: { revision: 9 },
+      responses: [{ responseTxn: { succeeded: true } }, { responseRange: { kvs } }, { responseRange: {} }],
+    }),
+  );
 };
 
 test('reads at once wait for the first of them, and are of its revision; each key is asked for once', async () => {
@@ -102,6 +107,24 @@ test('an abort while the body runs keeps it from writing', async () => {
   );
   await expect(writing).rejects.toMatchObject({ code: 'cancelled', outcome: 'not-applied' });
   expect(txns()).toHaveLength(0);
+});
+
+test('a guard is a condition of the writes, and is looked at when there are none', async () => {
+  const guards = [key('lock').createRevision.equals(4)];
+  await stm(async (tx) => tx.put('b', (await tx.get('a')) ?? ''), { guards });
+  await stm((tx) => tx.get('a'), { guards });
+  const conditions = txns().map(({ compare }) => compare.map((one) => [text(one.key), one.createRevision || one.modRevision]));
+  expect(conditions).toEqual([
+    [
+      ['lock', 4],
+      ['a', 3],
+      ['b', 8],
+    ],
+    [
+      ['lock', 4],
+      ['a', 3],
+    ],
+  ]);
 });
 
 test('an answer that is lost ends it in doubt, and the body does not run again', async () => {

@@ -4,6 +4,7 @@ import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { TimeLimit } from '../connection/time-limit.ts';
 import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
+import type { Comparison } from './comparison.ts';
 import type { KeyPrefix } from './key-range.ts';
 import { type Found, StmAttempt } from './stm-attempt.ts';
 import type { Isolation, StmTransaction } from './stm-transaction.ts';
@@ -13,6 +14,11 @@ import { toCounter } from './text.ts';
 export interface StmOptions extends RequestOptions {
   /** Default: `serializableSnapshot`. */
   readonly isolation?: Isolation | undefined;
+  /**
+   * Conditions that must hold when the writes are made, such as the `guard` of a lock or a leader; checked also when there are no writes. If one
+   * does not, nothing is written, the body does not run again, and the transaction rejects with `guard-failed`. Default: none.
+   */
+  readonly guards?: readonly Comparison[] | undefined;
   /** How often the body may run before others are too much in the way, 1 or more. Default: 100. */
   readonly attemptsMax?: number | undefined;
 }
@@ -30,7 +36,7 @@ export async function runStm<T>(
   body: (tx: StmTransaction) => T | Promise<T>,
   options: StmOptions = {},
 ): Promise<T> {
-  const { isolation = 'serializableSnapshot', attemptsMax = attemptsMaxDefault } = options;
+  const { isolation = 'serializableSnapshot', guards = [], attemptsMax = attemptsMaxDefault } = options;
   if (!isolations.includes(isolation)) throw invalidArgument(`isolation must be one of ${isolations.join(', ')}, not ${isolation}`);
   if (toCounter(attemptsMax, 'attemptsMax') === 0) throw invalidArgument('attemptsMax must be 1 or more');
   const limit = new TimeLimit(engine, options);
@@ -38,7 +44,7 @@ export async function runStm<T>(
   let found: Found | undefined;
   for (let attempts = 1; ; attempts++) {
     limit.check();
-    const attempt = new StmAttempt(engine, prefix, isolation, limit, found);
+    const attempt = new StmAttempt(engine, prefix, { isolation, guards }, limit, found);
     try {
       const result = await body(attempt);
       found = await attempt.commit();
