@@ -1,5 +1,26 @@
 // Transactions that are marked: done once whatever is lost, and the answer of a repeat is that of the first run.
-import { allKeys, type Client, connect, del, fromKey, get, key, list, type Namespace, prefix, put, range, txn } from '@conclave/sdk';
+import {
+  allKeys,
+  type Client,
+  type Comparison,
+  connect,
+  del,
+  fromKey,
+  get,
+  isConclaveError,
+  key,
+  type ListOptions,
+  list,
+  type Namespace,
+  type Operation,
+  prefix,
+  put,
+  range,
+  type Target,
+  type TxnOutcome,
+  txn,
+} from '@conclave/sdk';
+import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
@@ -7,6 +28,60 @@ const targets = testTargets().map((target) => ({
   ...target,
   title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
 }));
+
+/** Transactions of every shape over a few keys. */
+class TxnMaker {
+  readonly #random: Random;
+
+  constructor(seed: number) {
+    this.#random = new Random(seed);
+  }
+
+  operations(depth: number): Operation[] {
+    return Array.from({ length: 1 + this.#below(4) }, () => this.#operation(depth));
+  }
+
+  key(): string {
+    return 'abcdef'[this.#below(6)] as string;
+  }
+
+  conditions(): Comparison[] {
+    return this.#below(3) === 0 ? [] : [this.#below(2) === 0 ? key(this.key()).exists() : key(this.key()).version.lessThan(2)];
+  }
+
+  #operation(depth: number): Operation {
+    const kind = this.#below(depth > 0 ? 6 : 5);
+    if (kind === 0) return put(this.key(), `${this.#below(100)}`, { prevKv: this.#below(2) === 0 });
+    if (kind === 1) return get(this.key());
+    if (kind === 2) return del(this.#target(), { prevKv: this.#below(2) === 0 });
+    if (kind < 5) return list(this.#target(), this.#listOptions());
+    return txn()
+      .if(...this.conditions())
+      .then(...this.operations(depth - 1))
+      .else(...this.operations(depth - 1));
+  }
+
+  #target(): Target {
+    const kind = this.#below(4);
+    if (kind === 0) return this.key();
+    if (kind === 1) return fromKey(this.key());
+    return kind === 2 ? range(this.key(), 'g') : prefix('');
+  }
+
+  #listOptions(): ListOptions {
+    return {
+      limit: this.#below(4),
+      // By key, as servers give what is equal by another order in any order.
+      sort: { by: 'key', order: this.#below(2) === 0 ? 'ascend' : 'descend' },
+      keysOnly: this.#below(3) === 0,
+      countOnly: this.#below(6) === 0,
+    };
+  }
+
+  #below(bound: number): number {
+    return Math.floor(this.#random.next() * bound);
+  }
+}
 
 describe.each(targets)('against $title', ({ start, skip }) => {
   let server: RunningProcess;
@@ -76,6 +151,37 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       expect(told([again.succeeded, again.revision, again.responses])).toEqual(told([first.succeeded, first.revision, first.responses]));
       expect((await client.get('b'))?.value).toBe('later');
     });
+
+    test('of any shape gives a repeat the answer of the first run, or says why it cannot', async () => {
+      const make = new TxnMaker(4);
+      let same = 0;
+      let unavailable = 0;
+      for (let n = 0; n < 150; n++) {
+        const marked = client
+          .txn()
+          .if(...make.conditions())
+          .then(...make.operations(2))
+          .else(...make.operations(1))
+          .once(`${n}`);
+        const first = await marked.commit().catch((error: unknown) => error);
+        await client.put(make.key(), 'since');
+        await client.delete(make.key());
+        const again = await marked.commit().catch((error: unknown) => error);
+        if (isConclaveError(first)) {
+          // It contradicts itself, and is refused whenever it is sent.
+          expect([first.code, again]).toMatchObject(['duplicate-key', { code: 'duplicate-key' }]);
+        } else if (isConclaveError(again, 'result-unavailable')) {
+          expect(again.message).toContain('between two writes');
+          expect(again.details).toMatchObject({ succeeded: (first as TxnOutcome<boolean, unknown>).succeeded });
+          unavailable++;
+        } else {
+          expect(told(again)).toEqual(told(first));
+          same++;
+        }
+      }
+      expect(same).toBeGreaterThan(50);
+      expect(unavailable).toBeLessThan(same);
+    }, 60_000);
 
     test('gives a repeat the answer of the first run when its conditions did not hold, even if they would now', async () => {
       await client.put('a', 'old');
