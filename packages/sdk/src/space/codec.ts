@@ -4,6 +4,11 @@ import type { SchemaInput, SchemaOutput, StandardResult, StandardSchemaV1, Value
 /**
  * How the values of a key space are stored and read. What it throws, or rejects with, says that a value cannot be: an `issues` property, if
  * there is one, is passed on.
+ *
+ * @example
+ * ```ts
+ * const dates: Codec<Date> = { encode: (date) => date.toISOString(), decode: (bytes) => new Date(Buffer.from(bytes).toString()) };
+ * ```
  */
 export interface Codec<In, Out = In> {
   encode(value: In): Value | Promise<Value>;
@@ -42,12 +47,26 @@ export function json(schema?: StandardSchemaV1): Codec<unknown> {
   };
 }
 
-/** Values as text, which must be UTF-8. */
+/**
+ * Values as text, which must be UTF-8.
+ *
+ * @example
+ * ```ts
+ * await client.space('greetings/', text()).put('en', 'hello');
+ * ```
+ */
 export function text(): Codec<string> {
   return { encode: (value) => value, decode: strictText };
 }
 
-/** Values as they are. */
+/**
+ * Values as they are. The bytes that are read are a view of the answer they came in: copy what you keep for long.
+ *
+ * @example
+ * ```ts
+ * await client.space('blobs/', bytes()).put('zero', new Uint8Array(16));
+ * ```
+ */
 export function bytes(): Codec<Uint8Array> {
   return { encode: (value) => value, decode: (value) => value };
 }
@@ -61,6 +80,11 @@ export interface MessageType<In, Out> {
 /**
  * Values as protobuf messages, of any generator whose types have `encode` and `decode`. For one that has functions instead, write the
  * {@link Codec} out: `{ encode: (user) => toBinary(UserSchema, user), decode: (bytes) => fromBinary(UserSchema, bytes) }`.
+ *
+ * @example
+ * ```ts
+ * const users = client.space('users/', message(User)); // User: as generated
+ * ```
  */
 export function message<In, Out>(type: MessageType<In, Out>): Codec<In, Out> {
   return {
