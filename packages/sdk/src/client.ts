@@ -5,13 +5,21 @@ import type { KeyPrefix, Target } from './kv/key-range.ts';
 import type { KeyValue } from './kv/key-value.ts';
 import { type CompactOptions, KvClient } from './kv/kv-client.ts';
 import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
+import { RangeStreams } from './kv/range-stream.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+import { Scan, type ScanOptions } from './kv/scan.ts';
+import { runStm, type StmOptions } from './kv/stm.ts';
+import type { StmTransaction } from './kv/stm-transaction.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import { Txn } from './kv/txn.ts';
 import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
+import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import { type Codec, isSchema, json } from './space/codec.ts';
+import { Space } from './space/space.ts';
+import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
@@ -26,13 +34,22 @@ export interface Ring {
 /** What all namespaces of one client share. */
 export interface Core {
   readonly engine: Engine;
+  readonly rangeStreams: RangeStreams;
   readonly leases: LeaseRegistry;
+  readonly markers: MarkerLeases;
   readonly watches: WatchHub;
   readonly ring: Ring;
 }
 
 export function coreOf(engine: Engine, ring: Ring): Core {
-  return { engine, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
+  return {
+    engine,
+    ring,
+    rangeStreams: new RangeStreams(engine),
+    leases: new LeaseRegistry(engine),
+    markers: new MarkerLeases(engine),
+    watches: new WatchHub(engine),
+  };
 }
 
 class NamespaceView implements Namespace {
@@ -64,6 +81,10 @@ class NamespaceView implements Namespace {
     return this.#kv.list(target, options);
   }
 
+  scan(target: Target, options?: ScanOptions): Scan {
+    return new Scan(this.#core, this.#prefix, target, options);
+  }
+
   delete(target: Target, options?: DeleteOptions & RequestOptions): Promise<DeleteResult> {
     return this.#kv.delete(target, options);
   }
@@ -73,7 +94,11 @@ class NamespaceView implements Namespace {
   }
 
   txn(): Txn<readonly [], readonly []> {
-    return new Txn<readonly [], readonly []>(this.#core.engine, this.#prefix, [], [], []);
+    return new Txn<readonly [], readonly []>(this.#core, this.#prefix, { comparisons: [], success: [], failure: [] });
+  }
+
+  stm<T>(body: (tx: StmTransaction) => T | Promise<T>, options?: StmOptions): Promise<T> {
+    return runStm(this.#core.engine, this.#prefix, body, options);
   }
 
   watch(target: Target): Feed<WatchEvent>;
@@ -84,6 +109,12 @@ class NamespaceView implements Namespace {
 
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
     return this.#core.ring.feed(open);
+  }
+
+  space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;
+  space<In, Out>(prefix: Key, codec: Codec<In, Out>): Space<In, Out>;
+  space(prefix: Key, codec: Codec<unknown> | StandardSchemaV1): Space<unknown> {
+    return new Space(this.namespace(prefix), isSchema(codec) ? json(codec) : codec);
   }
 
   namespace(prefix: Key): Namespace {

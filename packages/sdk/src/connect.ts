@@ -29,6 +29,11 @@ export interface ConnectOptions {
   readonly keepaliveMs?: number | undefined;
   /** How long it may take to answer that, in milliseconds; then the connection is given up. Default: 2000, at least 100. */
   readonly keepaliveTimeoutMs?: number | undefined;
+  /**
+   * Never go back: a read answered from below the highest revision this client had been told of when it asked is repeated, on another member if there is one,
+   * until it is not, and rejects with `stale` when its time is up. That concerns `serializable` reads; others never go back. Default: false.
+   */
+  readonly ordered?: boolean | undefined;
   /** Return without waiting until an endpoint can be reached. Default: false. */
   readonly lazy?: boolean | undefined;
   /** Gives connecting up. It has no effect on the client afterwards. */
@@ -55,7 +60,7 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
   const transport = options.transport ?? (await grpc(runtime, keepalive.keepaliveMs));
-  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive });
+  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, ordered: options.ordered === true });
   const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
   return client;

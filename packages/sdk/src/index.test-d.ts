@@ -1,21 +1,33 @@
 import {
+  bytes,
   type Client,
+  type Codec,
   ConclaveError,
   type DeleteResult,
   del,
+  type Entry,
+  type EntryEvent,
   type Feed,
   get,
   isConclaveError,
+  json,
   type KeyValue,
   key,
   type ListResult,
   list,
+  message,
   type Namespace,
   type PutOperation,
   type PutResult,
   prefix,
   put,
+  type Scan,
+  type Space,
+  type StandardSchemaV1,
+  type StmTransaction,
+  text,
   txn,
+  type ValueIssue,
   type WatchCreated,
   type WatchEvent,
   type WatchProgress,
@@ -134,6 +146,101 @@ export async function values(): Promise<void> {
   await client.put(42, 'v');
 }
 
+export async function scans(): Promise<void> {
+  const scan = client.scan(prefix('k'), { pageSize: 10, order: 'descend', keysOnly: true, serializable: true, revision: 5 });
+  same<typeof scan, Scan>(true);
+  same<typeof scan.revision, bigint | undefined>(true);
+  for await (const kv of scan) same<typeof kv, KeyValue>(true);
+  // @ts-expect-error a scan is by key
+  client.scan(prefix('k'), { sort: { by: 'value' } });
+  // @ts-expect-error it goes up or down
+  client.scan(prefix('k'), { order: 'sideways' });
+}
+
+export async function markedTransactions(): Promise<void> {
+  // The mark changes nothing about the types, wherever in the chain it is set.
+  const marked = client.txn().once('id', { ttlSeconds: 60 }).if(key('a').exists()).then(put('a', ''), get('b')).else(del('c'));
+  const result = await marked.commit();
+  if (result.succeeded) same<typeof result.responses, readonly [PutResult, KeyValue | undefined]>(true);
+  else same<typeof result.responses, readonly [DeleteResult]>(true);
+  const unmarked = client.txn().if(key('a').exists()).then(put('a', ''), get('b')).else(del('c'));
+  same<typeof unmarked, typeof marked>(true);
+  // @ts-expect-error an id is a key, not a number
+  client.txn().once(7);
+  // @ts-expect-error a nested transaction goes with the whole
+  txn().once('id');
+}
+
+export async function softwareTransactions(): Promise<void> {
+  const sum = await client.stm(
+    async (tx) => {
+      same<typeof tx, StmTransaction>(true);
+      const value = await tx.get('a');
+      same<typeof value, string | undefined>(true);
+      same<bigint, Awaited<ReturnType<typeof tx.modRevision>>>(true);
+      tx.put('a', new Uint8Array(1), { lease: 5n });
+      tx.delete('b');
+      // @ts-expect-error only the lease of a key can be chosen
+      tx.put('a', '', { prevKv: true });
+      return 7;
+    },
+    { isolation: 'repeatableReads', attemptsMax: 3 },
+  );
+  same<typeof sum, number>(true);
+  const plain = await client.stm(() => 'no promise');
+  same<typeof plain, string>(true);
+  // @ts-expect-error there are four isolations
+  await client.stm(() => {}, { isolation: 'snapshot' });
+}
+
+/** Takes the text of a number, gives the number. */
+declare const numeric: StandardSchemaV1<string, number>;
+
+export async function spaces(): Promise<void> {
+  const counts = client.space('counts/', numeric);
+  same<typeof counts, Space<string, number>>(true);
+  await counts.put('a', '1', { lease: 5n });
+  // @ts-expect-error what goes in is text
+  await counts.put('a', 1);
+  // @ts-expect-error what was there before may not be of the type
+  await counts.put('a', '1', { prevKv: true });
+  const entry = await counts.get('a');
+  same<typeof entry, Entry<number> | undefined>(true);
+  const { entries } = await counts.list(prefix(''), { limit: 3, sort: { by: 'modRevision' } });
+  same<typeof entries, readonly Entry<number>[]>(true);
+  // @ts-expect-error keys alone have no type
+  await counts.list(prefix(''), { keysOnly: true });
+  for await (const { value, kv } of counts.scan()) {
+    same<typeof value, number>(true);
+    same<typeof kv, KeyValue>(true);
+  }
+  same<Emitted<ReturnType<typeof counts.watch>>, EntryEvent<number>>(true);
+  for await (const change of counts.watch()) {
+    if (change.type === 'put') same<typeof change.value, number>(true);
+    // @ts-expect-error what was deleted has no value
+    else void change.value;
+  }
+  const notified = counts.watch(undefined, { notifyCreated: true, progressNotify: true });
+  same<Emitted<typeof notified>, EntryEvent<number> | WatchCreated | WatchProgress>(true);
+
+  same<ReturnType<typeof text>, Codec<string>>(true);
+  same<Awaited<ReturnType<Codec<Uint8Array>['decode']>>, Uint8Array>(true);
+  const words = client.space('words/', text());
+  same<typeof words, Space<string, string>>(true);
+  const blobs = client.namespace('x/').space('blobs/', bytes());
+  same<typeof blobs, Space<Uint8Array, Uint8Array>>(true);
+  const documents = client.space('documents/', json());
+  await documents.put('d', { tags: ['a', null, 1] });
+  // @ts-expect-error JSON has no functions
+  await documents.put('d', { call: () => {} });
+  const validated = client.space('validated/', json(numeric));
+  same<typeof validated, Space<string, number>>(true);
+  const messages = client.space('messages/', message({ encode: (n: number) => new Uint8Array(n), decode: (data) => data.length }));
+  same<typeof messages, Space<number, number>>(true);
+  const own = client.space('own/', { encode: (date: Date) => date.toISOString(), decode: (data: Uint8Array) => new Date(data.length) });
+  same<typeof own, Space<Date, Date>>(true);
+}
+
 export function namespaces(): void {
   const view: Namespace = client.namespace('app/');
   // @ts-expect-error closing is for the client
@@ -147,6 +254,9 @@ export function errors(error: unknown): void {
     same<typeof error.code, 'compacted'>(true);
     same<NonNullable<typeof error.details>['compactRevision'], bigint | undefined>(true);
   }
+  if (isConclaveError(error, 'result-unavailable'))
+    same<typeof error.details, { readonly succeeded: boolean; readonly revision: bigint } | undefined>(true);
+  if (isConclaveError(error, 'invalid-value')) same<NonNullable<typeof error.details>['issues'], readonly ValueIssue[]>(true);
   if (isConclaveError(error)) same<typeof error, ConclaveError<string>>(true);
   // Packages built on this one have codes of their own.
   new ConclaveError({ code: 'lock-lost', message: '', outcome: 'not-applied' });

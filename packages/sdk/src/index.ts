@@ -42,12 +42,29 @@ export {
   type Sort,
 } from './kv/operation.ts';
 export type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+export type { Scan, ScanOptions } from './kv/scan.ts';
+export type { StmOptions } from './kv/stm.ts';
+export type { Isolation, StmTransaction } from './kv/stm-transaction.ts';
 export type { Integer, Key, Value } from './kv/text.ts';
-export { type NestedTxn, type Txn, txn } from './kv/txn.ts';
+export { type NestedTxn, type OnceOptions, type Txn, txn } from './kv/txn.ts';
 export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';
 export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';
+export type {
+  Entry,
+  EntryEmission,
+  EntryEvent,
+  EntryList,
+  EntryListOptions,
+  EntryPutOptions,
+  EntryScan,
+  EntryScanOptions,
+  EntryWatchOptions,
+  Space,
+} from './space/space.ts';
+export type { SchemaInput, SchemaOutput, StandardResult, StandardSchemaV1, ValueIssue } from './space/standard-schema.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

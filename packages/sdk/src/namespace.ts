@@ -5,10 +5,16 @@ import type { KeyValue } from './kv/key-value.ts';
 import type { CompactOptions } from './kv/kv-client.ts';
 import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
+import type { Scan, ScanOptions } from './kv/scan.ts';
+import type { StmOptions } from './kv/stm.ts';
+import type { StmTransaction } from './kv/stm-transaction.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+import type { Codec } from './space/codec.ts';
+import type { Space } from './space/space.ts';
+import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -61,6 +67,22 @@ export interface Namespace {
   list(target: Target, options?: ListOptions & RequestOptions): Promise<ListResult>;
 
   /**
+   * Reads a range of any size, key by key, as it was at one revision: that of the first page, if none is given. Read with `for await`, once;
+   * a slow loop holds the server back. A connection that is lost in between is not noticed. Where the server has range streams (etcd 3.7)
+   * they are used.
+   *
+   * @throws ConclaveError `compacted` when that revision is compacted away before the end, `future-revision`, `unavailable`,
+   * `deadline-exceeded`, `cancelled`, … as the error of the loop
+   * @example
+   * ```ts
+   * const scan = client.scan(prefix('config/'));
+   * for await (const { key, value } of scan) console.log(key, value);
+   * console.log(scan.revision); // the revision of all of it
+   * ```
+   */
+  scan(target: Target, options?: ScanOptions): Scan;
+
+  /**
    * Deletes one key or a range of them. Nothing to delete is no error.
    *
    * @throws ConclaveError `unavailable`, `deadline-exceeded`, …
@@ -84,6 +106,28 @@ export interface Namespace {
    * ```
    */
   txn(): Txn<readonly [], readonly []>;
+
+  /**
+   * Runs a software transaction: `body` reads and writes keys as if it were alone, and its writes happen all at one revision, if what it read
+   * still holds then; otherwise it runs again, after a pause that grows. So it must have no effect but through `tx`. Returns what `body`
+   * returns; an error it throws ends the transaction, and nothing is written.
+   *
+   * A body that writes nothing costs no more than its reads, except with `repeatableReads` and several of them. As with any transaction, an
+   * answer that is lost leaves the outcome `unknown`, and then the body does not run again.
+   *
+   * @throws ConclaveError `conflict` after `attemptsMax` runs, `guard-failed`, `too-many-ops` for more than 127 keys, `unavailable`, `deadline-exceeded`,
+   * `cancelled`, …
+   * @example
+   * ```ts
+   * await client.stm(async (tx) => {
+   *   const balance = Number(await tx.get('accounts/alice'));
+   *   if (balance < 10) throw new Error('not enough');
+   *   tx.put('accounts/alice', String(balance - 10));
+   *   tx.put('accounts/bob', String(Number(await tx.get('accounts/bob')) + 10));
+   * });
+   * ```
+   */
+  stm<T>(body: (tx: StmTransaction) => T | Promise<T>, options?: StmOptions): Promise<T>;
 
   /**
    * Follows the changes of one key or a range: an rxjs Observable that also iterates. Nothing happens before it is subscribed to; each
@@ -119,6 +163,21 @@ export interface Namespace {
    * ```
    */
   namespace(prefix: Key): Namespace;
+
+  /**
+   * The keys that start with `prefix`, with values of one type: what a schema accepts, stored as JSON, or what a codec makes of them. Any
+   * validator that follows the Standard Schema specification will do. Codecs: {@link json}, {@link text}, {@link bytes}, {@link message}.
+   *
+   * @throws ConclaveError `invalid-value` from the methods of the space
+   * @example
+   * ```ts
+   * const users = client.space('users/', z.object({ name: z.string(), age: z.number() }));
+   * await users.put('7', { name: 'Ada', age: 36 });
+   * const ada = await users.get('7'); // ada?.value.name is a string
+   * ```
+   */
+  space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;
+  space<In, Out>(prefix: Key, codec: Codec<In, Out>): Space<In, Out>;
 
   /**
    * Forgets the history before `revision`, of the whole store: reads and watches of it fail with `compacted` from then on.

@@ -2,6 +2,7 @@ import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
 import { Balancer, type EndpointStatus } from './balancer.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
+import { ReadOrder } from './read-order.ts';
 import type { KeepaliveSettings } from './slot.ts';
 import { UnaryCall } from './unary-call.ts';
 
@@ -11,6 +12,7 @@ export interface EngineOptions {
   readonly runtime: Runtime;
   readonly deadlineMs: number;
   readonly keepalive: KeepaliveSettings;
+  readonly ordered: boolean;
 }
 
 /** The state of the client's connections. */
@@ -27,6 +29,7 @@ export class Engine implements CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
   readonly parked: Set<Closable> = new Set();
+  readonly order: ReadOrder | undefined;
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
   readonly #statusListeners = new Set<(status: ClientStatus) => void>();
@@ -35,6 +38,7 @@ export class Engine implements CallHost {
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
     this.#deadlineMs = options.deadlineMs;
+    this.order = options.ordered ? new ReadOrder() : undefined;
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 

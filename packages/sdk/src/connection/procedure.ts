@@ -1,6 +1,7 @@
 import type { MessageCodec, Runtime } from '@conclave/wire';
 import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
 import type { Balancer } from './balancer.ts';
+import type { ReadOrder } from './read-order.ts';
 
 /** How a call may be treated when its outcome is in doubt. Made once per remote procedure, never per call. */
 export interface Procedure<Request, Response, Context, Result> {
@@ -10,6 +11,8 @@ export interface Procedure<Request, Response, Context, Result> {
   readonly output: Pick<MessageCodec<Response>, 'decode'>;
   /** Whether sending it twice is as good as once. A procedure that is not is a mutation whose outcome can be in doubt. */
   readonly isRepeatable: boolean;
+  /** The store's revision as the response tells it, where it does. Reads of a client that is ordered are held against it. */
+  revision?(response: Response): number;
   /** Called just before each time the request is sent. */
   readonly onSend?: (context: Context) => void;
   /** Turns the response into what the caller gets. */
@@ -39,6 +42,8 @@ export interface CallHost {
   /** Calls that wait for an endpoint or for their next attempt. */
   readonly parked: Set<Closable>;
   readonly isClosed: boolean;
+  /** Present if reads must not go back. */
+  readonly order: ReadOrder | undefined;
   /** The instant at which a call made now, with this time limit, ends. */
   deadlineOf(deadlineMs: number | undefined): number;
   closedError(outcome?: Outcome): ConclaveError;

@@ -4,6 +4,7 @@ import { fromCallEnd, isTransient, outcomeOf } from '../errors/from-call-end.ts'
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
+import type { ReadOrder } from './read-order.ts';
 import type { Slot } from './slot.ts';
 
 const retryInitialMs = 20;
@@ -26,6 +27,9 @@ export class UnaryCall<Request, Response, Context, Result> {
   readonly #signal: AbortSignal | undefined;
   readonly #resolve: (result: Result) => void;
   readonly #reject: (error: ConclaveError) => void;
+
+  /** How far the client had seen the store when the call was made. What it saw since need not be in the answer. */
+  readonly #seen: number;
 
   #isSettled = false;
   #isCancelled = false;
@@ -52,6 +56,7 @@ export class UnaryCall<Request, Response, Context, Result> {
     this.#context = context;
     this.#deadline = host.deadlineOf(options?.deadlineMs);
     this.#signal = options?.signal;
+    this.#seen = host.order?.highest ?? 0;
     this.#resolve = resolve;
     this.#reject = reject;
   }
@@ -110,7 +115,7 @@ export class UnaryCall<Request, Response, Context, Result> {
     const slot = this.#slot as Slot;
     if (end.code === 0) {
       slot.end(true, true);
-      this.#succeed(response as Uint8Array);
+      this.#succeed(response as Uint8Array, slot);
       return;
     }
     slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
@@ -144,6 +149,30 @@ export class UnaryCall<Request, Response, Context, Result> {
     this.#timer = this.#host.runtime.timer(delayMs, () => this.#attempt(slot));
   }
 
+  #isInOrder(response: Response, order: ReadOrder): boolean {
+    const revision = this.#procedure.revision?.(response);
+    if (revision === undefined) return true;
+    // Only what can be asked again is held to it; a write has been done, whoever tells of it.
+    if (this.#procedure.isRepeatable && revision < this.#seen) return false;
+    order.observe(revision);
+    return true;
+  }
+
+  /** The member that answered is behind. */
+  #askAnother(slot: Slot): void {
+    const isFirst = this.#backoff === undefined;
+    this.#backoff ??= new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
+    const delayMs = isFirst && this.#host.balancer.hasOther(slot) ? 0 : this.#backoff.next();
+    if (this.#host.isClosed) this.#fail(this.#host.closedError());
+    else if (this.#isCancelled) this.#fail(this.#cancelledError('not-applied'));
+    else if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) this.#fail(this.#staleError());
+    else if (delayMs === 0) this.#attempt(slot);
+    else {
+      this.#host.parked.add(this);
+      this.#timer = this.#host.runtime.timer(delayMs, () => this.#attempt(slot));
+    }
+  }
+
   /** Waits for an endpoint, at most until the deadline. */
   #wait(): void {
     this.#host.parked.add(this);
@@ -161,10 +190,15 @@ export class UnaryCall<Request, Response, Context, Result> {
     if (this.#host.parked.size > 0 && this.#host.parked.delete(this)) this.#host.balancer.forget(this);
   }
 
-  #succeed(bytes: Uint8Array): void {
+  #succeed(bytes: Uint8Array, slot: Slot): void {
     let result: Result;
     try {
-      result = this.#procedure.result(this.#procedure.output.decode(bytes), this.#context);
+      const response = this.#procedure.output.decode(bytes);
+      if (this.#host.order !== undefined && !this.#isInOrder(response, this.#host.order)) {
+        this.#askAnother(slot);
+        return;
+      }
+      result = this.#procedure.result(response, this.#context);
     } catch (cause) {
       const outcome = this.#procedure.isRepeatable ? 'not-applied' : 'applied';
       this.#fail(new ConclaveError({ code: 'internal', message: `${this.#procedure.path}: unreadable response`, outcome, cause }));
@@ -192,6 +226,11 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   #cancelledError(outcome: ConclaveError['outcome']): ConclaveError {
     return new ConclaveError({ code: 'cancelled', message: 'the call was cancelled', outcome, cause: this.#signal?.reason });
+  }
+
+  #staleError(): ConclaveError {
+    const message = `no member answered in time that is at revision ${this.#seen}, which this client has seen`;
+    return new ConclaveError({ code: 'stale', message, outcome: 'not-applied' });
   }
 
   #unreachableError(): ConclaveError {

@@ -1,4 +1,5 @@
 import type { WireErrorKey } from '@conclave/protocol';
+import type { ValueIssue } from '../space/standard-schema.ts';
 
 /**
  * What is known about the effect of the request that failed.
@@ -13,16 +14,26 @@ export type Outcome = 'not-applied' | 'unknown' | 'applied';
 export type ClientErrorCode =
   /** No endpoint could be reached, or the one that was asked went away. */
   | 'unavailable'
+  /** No member answered that is as far as this client has seen the store; only of a client that is `ordered`. */
+  | 'stale'
   /** The `signal` given to the call was aborted; its reason is the `cause`. */
   | 'cancelled'
   /** The client was closed before or during the call. */
   | 'client-closed'
   /** An argument cannot be sent as given; nothing was. */
   | 'invalid-argument'
+  /** A value is not what the codec of its key space accepts: one to be written, or one that is stored. See `details`. */
+  | 'invalid-value'
   /** The lease may no longer be held: its time ran out by the local reckoning, or the server said that it is gone. */
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
   | 'lease-revoked'
+  /** A software transaction was run as often as it may, and others were in its way each time. */
+  | 'conflict'
+  /** A guard of a software transaction did not hold. */
+  | 'guard-failed'
+  /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
+  | 'result-unavailable'
   /** The peer does not offer this call. */
   | 'unimplemented'
   /** The peer wants credentials. */
@@ -46,7 +57,23 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
       /** History before this revision is gone. Absent when a read, not a watch, met the compaction. */
       readonly compactRevision?: bigint;
     }
-  : Readonly<Record<string, unknown>>;
+  : Code extends 'result-unavailable'
+    ? {
+        /** Which branch the transaction took. */
+        readonly succeeded: boolean;
+        /** The revision it made. */
+        readonly revision: bigint;
+      }
+    : Code extends 'invalid-value'
+      ? {
+          /** The key, within its space. */
+          readonly key: string;
+          /** What is wrong. */
+          readonly issues: readonly ValueIssue[];
+          /** The revision that wrote it; absent for a value that was to be written. */
+          readonly revision?: bigint | undefined;
+        }
+      : Readonly<Record<string, unknown>>;
 
 /** What a {@link ConclaveError} is made from. */
 export interface ConclaveErrorInit<Code extends string> {

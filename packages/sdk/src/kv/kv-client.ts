@@ -24,7 +24,16 @@ import {
   toListRequest,
   toPutRequest,
 } from './operation.ts';
-import { type DeleteResult, type ListResult, type PutResult, toDeleteResult, toGetResult, toListResult, toPutResult } from './result.ts';
+import {
+  type DeleteResult,
+  headerRevision,
+  type ListResult,
+  type PutResult,
+  toDeleteResult,
+  toGetResult,
+  toListResult,
+  toPutResult,
+} from './result.ts';
 import { type Integer, type Key, toCounter, type Value } from './text.ts';
 
 /** The single requests on keys, for one namespace. */
@@ -82,6 +91,7 @@ const putProcedure: Procedure<Init<PutRequest>, PutResponse, KeyPrefix, PutResul
   input: put.input,
   output: put.output,
   isRepeatable: false,
+  revision: headerRevision,
   result: toPutResult,
 };
 
@@ -90,6 +100,7 @@ const getProcedure: Procedure<Init<RangeRequest>, RangeResponse, KeyPrefix, KeyV
   input: range.input,
   output: range.output,
   isRepeatable: true,
+  revision: headerRevision,
   result: toGetResult,
 };
 
@@ -98,6 +109,7 @@ const listProcedure: Procedure<Init<RangeRequest>, RangeResponse, KeyPrefix, Lis
   input: range.input,
   output: range.output,
   isRepeatable: true,
+  revision: headerRevision,
   result: toListResult,
 };
 
@@ -106,6 +118,7 @@ const deleteProcedure: Procedure<Init<DeleteRangeRequest>, DeleteRangeResponse, 
   input: deleteRange.input,
   output: deleteRange.output,
   isRepeatable: false,
+  revision: headerRevision,
   result: toDeleteResult,
 };
 

@@ -46,7 +46,11 @@ export function toDeleteResult(response: DeleteRangeResponse, prefix: KeyPrefix)
 }
 
 export function revisionOf(response: { header: { revision: number } | undefined }): bigint {
-  return BigInt(response.header?.revision ?? 0);
+  return BigInt(headerRevision(response));
+}
+
+export function headerRevision(response: { header: { revision: number } | undefined }): number {
+  return response.header?.revision ?? 0;
 }
 
 function keyValues(kvs: readonly WireKeyValue[], prefix: KeyPrefix): KeyValue[] {

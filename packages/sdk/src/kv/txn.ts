@@ -1,17 +1,28 @@
 import { type Init, KV, type RequestOp, type TxnRequest, type TxnResponse } from '@conclave/protocol';
-import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
 import { type Comparison, toCompare } from './comparison.ts';
 import type { KeyPrefix } from './key-range.ts';
+import { OnceCommit, type TxnSource } from './once-commit.ts';
+import { OnceMarker } from './once-marker.ts';
 import { toDeleteRequest, toGetRequest, toListRequest, toPutRequest } from './operation.ts';
+import { headerRevision } from './result.ts';
+import { type Key, toBytes } from './text.ts';
 import { type AnyTxnResult, type Operation, type TxnOperation, type TxnResult, toTxnResult } from './txn-result.ts';
 
 /** What a transaction is made of. */
-interface TxnParts {
+export interface TxnParts<Success extends readonly Operation[], Failure extends readonly Operation[]> {
   readonly comparisons: readonly Comparison[];
-  readonly success: readonly Operation[];
-  readonly failure: readonly Operation[];
+  readonly success: Success;
+  readonly failure: Failure;
+}
+
+export interface OnceOptions {
+  /**
+   * For how long after the commit, in seconds, a repeat is recognised; 1 or more. A commit does not go on for longer either. Default: 300.
+   * What is sent again later is done again.
+   */
+  readonly ttlSeconds?: number | undefined;
 }
 
 /**
@@ -68,61 +79,107 @@ export function txn(): NestedTxn<readonly [], readonly []> {
  * each method returns a new one.
  */
 export class Txn<Success extends readonly Operation[], Failure extends readonly Operation[]> {
-  readonly #engine: Engine;
+  readonly #source: TxnSource;
   readonly #prefix: KeyPrefix;
-  readonly #comparisons: readonly Comparison[];
-  readonly #success: Success;
-  readonly #failure: Failure;
+  readonly #parts: TxnParts<Success, Failure>;
+  readonly #once: Once | undefined;
 
   /** @internal */
-  constructor(engine: Engine, prefix: KeyPrefix, comparisons: readonly Comparison[], success: Success, failure: Failure) {
-    this.#engine = engine;
+  constructor(source: TxnSource, prefix: KeyPrefix, parts: TxnParts<Success, Failure>, once?: Once) {
+    this.#source = source;
     this.#prefix = prefix;
-    this.#comparisons = comparisons;
-    this.#success = success;
-    this.#failure = failure;
+    this.#parts = parts;
+    this.#once = once;
   }
 
   /** Adds conditions; all must hold. Without any, the branch `then` runs. */
   if(...comparisons: readonly Comparison[]): Txn<Success, Failure> {
-    return new Txn(this.#engine, this.#prefix, [...this.#comparisons, ...comparisons], this.#success, this.#failure);
+    return this.#with({ ...this.#parts, comparisons: [...this.#parts.comparisons, ...comparisons] });
   }
 
   /** What happens when all conditions hold. */
   // biome-ignore lint/suspicious/noThenProperty: the word of the API this speaks; `assertOperations` tells an await from a branch.
   then<const Ops extends readonly Operation[]>(...operations: Ops): Txn<Ops, Failure> {
     assertOperations(operations);
-    return new Txn(this.#engine, this.#prefix, this.#comparisons, operations, this.#failure);
+    return this.#with({ ...this.#parts, success: operations });
   }
 
   /** What happens otherwise. Default: nothing. */
   else<const Ops extends readonly Operation[]>(...operations: Ops): Txn<Success, Ops> {
-    return new Txn(this.#engine, this.#prefix, this.#comparisons, this.#success, operations);
+    return this.#with({ ...this.#parts, failure: operations });
+  }
+
+  /**
+   * Makes it safe to repeat. The transaction leaves a mark under `id`, written with it; while the mark lives, whoever commits it again under
+   * the same id, here or in another process, changes nothing and is given the answer of the first run: its branch, its revision, and what it
+   * read, read again in the history. So {@link Txn.commit} sends it again by itself when its answer is lost.
+   *
+   * An id stands for one transaction: draw a new one for the next. The mark is the key `conclave/once/txn/<id>` of the namespace, and
+   * one more, `conclave/once/txn.…/<id>`, for each nested transaction; they go by themselves between `ttlSeconds` and twice as many seconds
+   * later. They make a branch that only reads a write, and cost two of the operations a transaction may have (etcd: 128).
+   *
+   * @throws ConclaveError `invalid-argument`; from `commit` also `result-unavailable`, see there
+   * @example
+   * ```ts
+   * const result = await client.txn()
+   *   .if(key('stock/42').value.equals('1'))
+   *   .then(put('stock/42', '0'))
+   *   .once('order-7')
+   *   .commit(); // true or false, and certain, even if the first answer was lost
+   * ```
+   */
+  once(id: Key, options?: OnceOptions): Txn<Success, Failure> {
+    return new Txn(this.#source, this.#prefix, this.#parts, toOnce(id, options));
   }
 
   /**
    * Sends the transaction. Conditions that do not hold are no error, see {@link TxnResult}.
    *
    * A transaction that writes is sent once: when its answer is lost it rejects with the outcome `unknown`, and whether it happened can only
-   * be read. One that only reads is repeated like any read.
+   * be read; unless it is marked, see {@link Txn.once}. One that only reads is repeated like any read.
+   *
+   * @throws ConclaveError `duplicate-key`, `too-many-ops`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
+   * `result-unavailable` when it was done before and the history of what it read is compacted away: `details` hold `succeeded` and `revision`
    */
   commit(options?: RequestOptions): Promise<TxnResult<Success, Failure>> {
     return new Promise((resolve, reject) => {
-      const request = toTxnRequest(this.#prefix, { comparisons: this.#comparisons, success: this.#success, failure: this.#failure });
-      const context: TxnContext = { prefix: this.#prefix, success: this.#success, failure: this.#failure };
+      const { success, failure } = this.#parts;
+      const request = toTxnRequest(this.#prefix, this.#parts);
+      const context: TxnContext = { prefix: this.#prefix, success, failure };
       // The result was read by these very operations.
       const settle = (result: AnyTxnResult): void => resolve(result as TxnResult<Success, Failure>);
-      this.#engine.start(
-        isReadOnly(this.#success) && isReadOnly(this.#failure) ? readTxn : writeTxn,
-        request,
-        context,
-        options,
-        settle,
-        reject,
-      );
+      if (this.#once !== undefined) {
+        const marker = new OnceMarker(this.#prefix, this.#once.id, request);
+        const commit = new OnceCommit(this.#source, marker, this.#once.ttlSeconds, options);
+        commit.run().then((response) => settle(writeTxn.result(response, context)), reject);
+        return;
+      }
+      const procedure = isReadOnly(success) && isReadOnly(failure) ? readTxn : writeTxn;
+      this.#source.engine.start(procedure, request, context, options, settle, reject);
     });
   }
+
+  #with<Then extends readonly Operation[], Else extends readonly Operation[]>(parts: TxnParts<Then, Else>): Txn<Then, Else> {
+    return new Txn(this.#source, this.#prefix, parts, this.#once);
+  }
 }
+
+/** The mark a transaction leaves. */
+interface Once {
+  readonly id: Uint8Array;
+  readonly ttlSeconds: number;
+}
+
+const markerTtlSecondsDefault = 300;
+
+function toOnce(id: Key, { ttlSeconds = markerTtlSecondsDefault }: OnceOptions = {}): Once {
+  if (id.length === 0) throw invalidArgument('an id must not be empty');
+  if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)
+    throw invalidArgument(`ttlSeconds must be a whole number from 1 up, not ${ttlSeconds}`);
+  return { id: toBytes(id), ttlSeconds };
+}
+
+type AnyTxnParts = TxnParts<readonly Operation[], readonly Operation[]>;
 
 interface TxnContext {
   readonly prefix: KeyPrefix;
@@ -139,6 +196,7 @@ const writeTxn: TxnProcedure = {
   input,
   output,
   isRepeatable: false,
+  revision: headerRevision,
   result: (response, context) => toTxnResult(response, context.success, context.failure, context.prefix),
 };
 
@@ -153,7 +211,7 @@ function isReadOnly(operations: readonly Operation[]): boolean {
   );
 }
 
-function toTxnRequest(prefix: KeyPrefix, { comparisons, success, failure }: TxnParts): Init<TxnRequest> {
+function toTxnRequest(prefix: KeyPrefix, { comparisons, success, failure }: AnyTxnParts): Init<TxnRequest> {
   return {
     compare: comparisons.map((comparison) => toCompare(prefix, comparison)),
     success: success.map((operation) => toRequestOp(prefix, operation)),

@@ -1,5 +1,6 @@
 import { Observable } from 'rxjs';
 import { EventQueue, type QueueBounds, type Source } from '../watch/event-queue.ts';
+import { mappedSource } from './mapped-source.ts';
 
 /** What stands behind a {@link Feed}: it can be ended, and held back while a loop is slow. */
 export type FeedSource = Source;
@@ -53,6 +54,11 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
     const { pause, resume } = source;
     queue.attach({ pause: pause.bind(source), resume: resume.bind(source), cancel: close });
     return queue;
+  }
+
+  /** @internal The same feed with something else in place of each value, in the same order. What `map` throws ends it, and its source. */
+  through<U>(map: (value: T) => U | Promise<U>, sizeOf: (value: U) => number): Feed<U> {
+    return new Feed<U>(mappedSource(this.#open, map), { countMax: this.#bounds.countMax, sizeOf });
   }
 
   /** Ends every subscription and loop as completed. */

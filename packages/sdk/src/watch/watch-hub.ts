@@ -2,6 +2,7 @@ import { type Init, KV, type RangeRequest, type RangeResponse } from '@conclave/
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure } from '../connection/procedure.ts';
 import type { UnaryCall } from '../connection/unary-call.ts';
+import { headerRevision } from '../kv/result.ts';
 import { WatchStream } from './watch-stream.ts';
 import { Watcher, type WatchSink, type WatchSpec } from './watcher.ts';
 
@@ -20,7 +21,8 @@ const readRevision: Procedure<Init<RangeRequest>, RangeResponse, undefined, numb
   input: KV.methods.range.input,
   output: KV.methods.range.output,
   isRepeatable: true,
-  result: (response) => response.header?.revision ?? 0,
+  revision: headerRevision,
+  result: headerRevision,
 };
 
 /** All watches of a client. They share one stream, but one that must be held back moves to a stream of its own. */

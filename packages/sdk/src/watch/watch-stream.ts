@@ -4,6 +4,7 @@ import type { Engine } from '../connection/engine.ts';
 import { PersistentStream } from '../connection/persistent-stream.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isRefusedStream } from '../errors/from-call-end.ts';
+import { headerRevision } from '../kv/result.ts';
 import type { Watcher } from './watcher.ts';
 
 /** The id in responses that concern the stream and no watch of it. */
@@ -16,6 +17,7 @@ const noWatch = -1;
  * asked for: the server answers each exactly once, in that order.
  */
 export class WatchStream {
+  readonly #engine: Engine;
   readonly #stream: PersistentStream;
   readonly #watchers = new Map<number, Watcher>();
   readonly #onEmpty: (stream: WatchStream) => void;
@@ -23,6 +25,7 @@ export class WatchStream {
   #isOpen = false;
 
   constructor(engine: Engine, onEmpty: (stream: WatchStream) => void) {
+    this.#engine = engine;
     this.#onEmpty = onEmpty;
     this.#stream = new PersistentStream(engine, Watch.methods.watch.path, {
       onOpen: () => this.#onOpen(),
@@ -84,6 +87,7 @@ export class WatchStream {
     if (id === undefined || id === noWatch) return;
     const watcher = this.#watchers.get(id);
     if (watcher === undefined) return;
+    this.#engine.order?.observe(headerRevision(response));
     const verdict = watcher.onResponse(response);
     // What the watcher told may have taken it, or all of them, off the stream.
     if (verdict === 'go-on' || this.#watchers.get(id) !== watcher) return;
