@@ -1,4 +1,9 @@
 import type { Runtime } from '@conclave/wire';
+import { AuthClient } from './admin/auth-client.ts';
+import { ClusterClient } from './admin/cluster-client.ts';
+import { MaintenanceClient } from './admin/maintenance-client.ts';
+import { RoleClient } from './admin/role-client.ts';
+import { UserClient } from './admin/user-client.ts';
 import type { ClientStatus, Engine } from './connection/engine.ts';
 import type { RequestOptions } from './connection/procedure.ts';
 import type { KeyPrefix, Target } from './kv/key-range.ts';
@@ -98,12 +103,27 @@ class NamespaceView implements Namespace {
  * `await using`.
  */
 export class Client extends NamespaceView implements Namespace, AsyncDisposable {
+  /** The members. */
+  readonly cluster: ClusterClient;
+  /** Upkeep of the cluster and of its members. */
+  readonly maintenance: MaintenanceClient;
+  /** Whether the cluster asks who calls. */
+  readonly auth: AuthClient;
+  /** Who may call. */
+  readonly users: UserClient;
+  /** What they may do. */
+  readonly roles: RoleClient;
   readonly #core: Core;
 
   /** @internal */
   constructor(core: Core, prefix: KeyPrefix) {
     super(core, prefix);
     this.#core = core;
+    this.cluster = new ClusterClient(core.engine);
+    this.maintenance = new MaintenanceClient(core.engine);
+    this.auth = new AuthClient(core.engine);
+    this.users = new UserClient(core.engine);
+    this.roles = new RoleClient(core.engine);
   }
 
   /**

@@ -27,6 +27,8 @@ export class Engine implements CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
   readonly parked: Set<Closable> = new Set();
+  readonly #options: EngineOptions;
+  readonly #members = new Map<string, Engine>();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
   readonly #statusListeners = new Set<(status: ClientStatus) => void>();
@@ -34,6 +36,7 @@ export class Engine implements CallHost {
 
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
+    this.#options = options;
     this.#deadlineMs = options.deadlineMs;
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
@@ -68,6 +71,16 @@ export class Engine implements CallHost {
     this.#parts.add(part);
   }
 
+  /** The engine for one member alone, whether it is among the endpoints or not. Made when first asked for; ends with this one. */
+  at(address: string): Engine {
+    const known = this.#members.get(address);
+    if (known !== undefined) return known;
+    const member = new Engine({ ...this.#options, addresses: [address] });
+    if (this.#isClosed) member.close();
+    else this.#members.set(address, member);
+    return member;
+  }
+
   status(): ClientStatus {
     const endpoints = this.balancer.status();
     if (this.#isClosed) return { state: 'closed', endpoints };
@@ -88,6 +101,7 @@ export class Engine implements CallHost {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const part of this.#parts) part.close();
+    for (const member of this.#members.values()) member.close();
     for (const call of [...this.parked]) call.close();
     this.balancer.close();
     this.#tellStatus();
