@@ -17,6 +17,9 @@ import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import type { View } from './view/view.ts';
+import { ViewHub } from './view/view-hub.ts';
+import type { ViewOptions } from './view/view-options.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
@@ -33,11 +36,13 @@ export interface Core {
   readonly engine: Engine;
   readonly leases: LeaseRegistry;
   readonly watches: WatchHub;
+  readonly views: ViewHub;
   readonly ring: Ring;
 }
 
 export function coreOf(engine: Engine, ring: Ring): Core {
-  return { engine, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
+  const views = new ViewHub(engine, (open) => ring.feed(open));
+  return { engine, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine), views };
 }
 
 class NamespaceView implements Namespace {
@@ -85,6 +90,13 @@ class NamespaceView implements Namespace {
   watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
   watch(target: Target, options: WatchOptions = {}): Feed<unknown> {
     return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
+  }
+
+  view<IndexName extends string = never>(
+    targets: Target | readonly Target[],
+    options: ViewOptions<IndexName> = {},
+  ): Promise<View<IndexName>> {
+    return this.#core.views.open(this.#prefix, targets, options);
   }
 
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {

@@ -23,6 +23,8 @@ export type ClientErrorCode =
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
   | 'lease-revoked'
+  /** The view was closed. */
+  | 'view-closed'
   /** The checksum of a snapshot does not match its bytes: they are not to be used. */
   | 'snapshot-corrupt'
   /** The peer does not offer this call. */
