@@ -150,6 +150,16 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       }
     });
 
+    test('whose server falls silent is told stale, and goes on when it speaks again', async () => {
+      await using view = await r.view(prefix('a/'), { staleAfterMs: 1_000 });
+      proxy.silence();
+      await eventually('stale', () => view.state.state === 'stale' && view.state.reason === 'silent');
+      await w.put('a/1', 'one');
+      proxy.heal();
+      await eventually('synced', () => view.state.state === 'synced');
+      expect(contentOf(view)).toEqual(await listed());
+    });
+
     test('whose history was compacted while it was cut off ends equal, deletions told, with one notice', async () => {
       for (let n = 0; n < 20; n++) await w.put(`a/${n}`, 'before');
       await using view = await r.view(prefix('a/'), { indexes: { value: (kv) => kv.value } });

@@ -143,7 +143,7 @@ export class ViewFollower {
     if (isFresh && (this.#stale === 'listing' || this.#stale === 'compacted')) this.#setStale(undefined);
     if (this.#stream !== stream) return;
     askWhetherOrdered(stream, (isOrdered) => {
-      if (this.#stream !== stream || !this.#areStanding) return;
+      if (this.#stream !== stream) return;
       this.#isOrdered = isOrdered;
       this.#prove();
     });
@@ -194,8 +194,8 @@ export class ViewFollower {
   }
 
   #onProgress(revision: number): void {
-    // Unasked, or from a server that is not believed.
-    if (this.#isOrdered !== true || !this.#areStanding) return;
+    // From a server that is not believed, or before all watches stand: until then it is not known whether it is.
+    if (this.#isOrdered !== true) return;
     for (const part of this.#parts) part.pass(revision);
     this.#onAnswer(revision);
   }

@@ -303,6 +303,8 @@ describe('a look at the ranges', () => {
   test('that finds nothing new and nothing missing takes the view along', async () => {
     store.listed = { k: [put('k1', 5), put('k2', 6)] };
     const view = await open();
+    events(stream(), 1, put('k1', 20, 2));
+    await settle();
     store.revision = 50;
     let since = 0;
     store.look = (_key, asked) => {
@@ -310,7 +312,7 @@ describe('a look at the ranges', () => {
       return { written: 0, count: 2 };
     };
     expect(await scripted.runtime.run(view.reach({ atLeast: 50n }))).toBe(50n);
-    expect(since).toBe(11);
+    expect(since).toBe(21);
   });
 
   test('that misses a key waits for the deletion', async () => {
@@ -435,6 +437,19 @@ describe('reading', () => {
     expect(asked).toBe(4);
   });
 
+  test('asks soon, also after it was left without an answer for long', async () => {
+    const view = await open('k');
+    let asked = 0;
+    store.onProgress = () => void asked++;
+    const long = expect(view.reach({ atLeast: 99, deadlineMs: 20_000 })).rejects.toMatchObject({ code: 'deadline-exceeded' });
+    await scripted.runtime.advance(15_000);
+    const before = asked;
+    const another = expect(view.reach({ atLeast: 50, deadlineMs: 4_000 })).rejects.toMatchObject({ code: 'deadline-exceeded' });
+    await scripted.runtime.advance(1_200);
+    expect(asked - before).toBeGreaterThanOrEqual(5);
+    await scripted.runtime.run(Promise.all([long, another]));
+  });
+
   test('that waited in vain leaves nothing behind that asks on', async () => {
     const view = await open('k');
     await expect(scripted.runtime.run(view.reach({ atLeast: 99, deadlineMs: 500 }))).rejects.toMatchObject({ code: 'deadline-exceeded' });
@@ -508,6 +523,22 @@ describe('changes', () => {
     expect(told.slice(1_000)).toEqual(['resync', 'removed k0 5>-']);
     await view.close();
     expect(await loop.next()).toEqual({ done: true, value: undefined });
+  });
+
+  test('that wait for a slow loop are taken over only as it can take them', async () => {
+    const view = await open();
+    const loop = view.changes()[Symbol.asyncIterator]();
+    events(stream(), 1, ...Array.from({ length: 4_000 }, (_, at) => put(`k${at}`, 11 + at)));
+    await settle();
+    for (let n = 0; n < 600; n++) await loop.next();
+    events(stream(), 1, put('k3999', 5_000, 2));
+    await settle();
+    let last = '';
+    for (let n = 600; n < 4_000; n++) {
+      const { value } = await loop.next();
+      if (value !== undefined) last = shown(value);
+    }
+    expect(last).toBe('added k3999 ->5000');
   });
 
   test('end for who does not want them any more', async () => {

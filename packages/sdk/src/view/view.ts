@@ -1,5 +1,4 @@
 import { type Event, KeyRange, type KeyValue as WireKeyValue } from '@conclave/protocol';
-import { onAbort } from '../connection/abort.ts';
 import type { Engine } from '../connection/engine.ts';
 import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix, WireRange } from '../kv/key-range.ts';
@@ -8,6 +7,7 @@ import { type Key, toCounter } from '../kv/text.ts';
 import type { Feed, FeedSink, FeedSource } from '../rx/feed.ts';
 import { readRevision } from '../watch/watch-hub.ts';
 import { ChangeFollower } from './change-feed.ts';
+import { RevisionWaiters } from './revision-waiters.ts';
 import type { ViewChange, ViewResync } from './view-change.ts';
 import { type FollowerSink, ViewFollower } from './view-follower.ts';
 import type { IndexFunction, ViewReadOptions } from './view-options.ts';
@@ -36,7 +36,7 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
   readonly #store: ViewStore;
   readonly #ranges: readonly KeyRange[];
   readonly #follower: ViewFollower;
-  readonly #waiters = new Set<Waiter>();
+  readonly #waiters: RevisionWaiters;
   readonly #followers = new Set<ChangeFollower>();
   readonly #watchers = new Set<FeedSink<ViewState>>();
   #state: ViewState = { state: 'stale', reason: 'listing' };
@@ -48,6 +48,7 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
   /** @internal */
   constructor(init: ViewInit) {
     this.#init = init;
+    this.#waiters = new RevisionWaiters(init.engine.runtime);
     this.#store = new ViewStore(init.prefix, init.indexes);
     this.#ranges = init.ranges.map(({ key, rangeEnd }) => KeyRange.fromWire(key, rangeEnd));
     const sink: FollowerSink = {
@@ -227,7 +228,7 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
     }
     this.#revision = revision;
     if (changes.length > 0) for (const follower of [...this.#followers]) follower.tell(changes);
-    for (const waiter of [...this.#waiters]) if (waiter.revision <= revision) waiter.settle();
+    this.#waiters.reached(revision);
   }
 
   /** Reads where the store is, and waits until the view is there. */
@@ -247,24 +248,9 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
   async #wait(revision: number, deadline: number, signal: AbortSignal | undefined): Promise<void> {
     this.#assertUsable();
     if (this.#revision >= revision) return;
-    if (signal?.aborted === true) throw cancelled(signal);
-    await new Promise<void>((resolve, reject) => {
-      const settle = (error?: unknown): void => {
-        timer?.cancel();
-        stopListening?.();
-        this.#waiters.delete(waiter);
-        if (error === undefined) resolve();
-        else reject(error);
-      };
-      const waiter: Waiter = { revision, settle };
-      this.#waiters.add(waiter);
-      const { runtime } = this.#init.engine;
-      const leftMs = deadline - runtime.monotonic();
-      const timer =
-        leftMs === Number.POSITIVE_INFINITY ? undefined : runtime.timer(Math.max(0, leftMs), () => settle(this.#lateError(revision)));
-      const stopListening = signal === undefined ? undefined : onAbort(signal, () => settle(cancelled(signal)));
-      this.#follower.ask();
-    });
+    const reached = this.#waiters.wait(revision, deadline, signal);
+    this.#follower.ask();
+    await reached;
   }
 
   #setState(state: ViewState): void {
@@ -278,7 +264,7 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
     this.#setState(state);
     this.#follower.close();
     this.#init.onClose(this);
-    for (const waiter of [...this.#waiters]) waiter.settle(this.#endError());
+    this.#waiters.fail(this.#endError());
     for (const follower of [...this.#followers]) this.#endFollower(follower);
     for (const sink of [...this.#watchers]) sink.complete();
   }
@@ -296,23 +282,4 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
     if (this.#state.state === 'failed') return this.#state.error;
     return new ConclaveError({ code: 'view-closed', message: 'the view is closed', outcome: 'not-applied' });
   }
-
-  #lateError(revision: number): ConclaveError {
-    const message = `the view did not reach revision ${revision} in time: it is ${this.#state.state}, at revision ${this.#revision}`;
-    return new ConclaveError({ code: 'deadline-exceeded', message, outcome: 'not-applied' });
-  }
-}
-
-interface Waiter {
-  readonly revision: number;
-  settle(error?: unknown): void;
-}
-
-function cancelled(signal: AbortSignal): ConclaveError {
-  return new ConclaveError({
-    code: 'cancelled',
-    message: 'waiting for the view was cancelled',
-    outcome: 'not-applied',
-    cause: signal.reason,
-  });
 }
