@@ -4,6 +4,7 @@ import {
   type Client,
   connect,
   fromKey,
+  isConclaveError,
   key,
   prefix,
   put,
@@ -12,7 +13,7 @@ import {
   type ViewChange,
   type ViewResync,
 } from '@conclave/sdk';
-import { eventually, type RunningProcess, TcpProxy, testTargets, within } from '@conclave/testkit';
+import { etcdBinary, eventually, launchCluster, type RunningProcess, TcpProxy, testTargets, within } from '@conclave/testkit';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
 const targets = testTargets().map((target) => ({
@@ -317,3 +318,43 @@ describe.each(targets)('against $title', ({ start, skip }) => {
     });
   });
 });
+
+const clusters = [
+  { kind: 'conclave', skip: targets[0]?.skip },
+  { kind: 'etcd', skip: etcdBinary('3.5', 'etcd') === undefined ? 'ETCD_BIN_DIR does not hold it' : undefined },
+] as const;
+
+describe.each(clusters)('on a cluster of $kind', ({ kind, skip }) => {
+  test.skipIf(skip !== undefined)(
+    'a view goes on when members are lost, one after the other',
+    async () => {
+      await using cluster = await launchCluster({ kind });
+      await using client = await connect({ endpoints: cluster.endpoints });
+      await using view = await client.view([prefix('a/'), prefix('b/')]);
+      const model = new Map<string, string>();
+      view.changes().subscribe((change) => {
+        if (change.type === 'resync') throw new Error('nothing was compacted');
+        const { key: name } = change.kv ?? change.old;
+        expect(model.get(name)).toBe(change.old?.value);
+        if (change.kv === undefined) model.delete(name);
+        else model.set(name, change.kv.value);
+      });
+      for (let round = 0; round < 3; round++) {
+        const lost = cluster.members[round];
+        await lost?.kill();
+        for (let n = 0; n < 30; n++)
+          await client.put(`${n % 2 === 0 ? 'a' : 'b'}/${n}`, `${round}`, { deadlineMs: 20_000 }).catch(ignoreUnknown);
+        await view.reach({ maxStaleMs: 0, deadlineMs: 20_000 });
+        const { kvs } = await client.list(allKeys(), { deadlineMs: 20_000 });
+        expect([...model].sort()).toEqual(kvs.map((kv) => [kv.key, kv.value]).sort());
+        await lost?.process.restart();
+      }
+    },
+    120_000,
+  );
+});
+
+/** A write that was lost with a member may have been made. */
+function ignoreUnknown(error: unknown): void {
+  if (!isConclaveError(error) || error.outcome !== 'unknown') throw error;
+}

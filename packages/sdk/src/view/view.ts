@@ -3,7 +3,7 @@ import type { Engine } from '../connection/engine.ts';
 import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix, WireRange } from '../kv/key-range.ts';
 import type { KeyValue } from '../kv/key-value.ts';
-import { type Key, toCounter } from '../kv/text.ts';
+import { type Key, noBytes, toCounter } from '../kv/text.ts';
 import type { Feed, FeedSink, FeedSource } from '../rx/feed.ts';
 import { readRevision } from '../watch/watch-hub.ts';
 import { ChangeFollower } from './change-feed.ts';
@@ -238,7 +238,8 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
     const askedAt = engine.runtime.monotonic();
     if (askedAt - this.#freshAt < maxStaleMs) return;
     const revision = await new Promise<number>((resolve, reject) => {
-      const request = { key: ranges[0]?.key ?? new Uint8Array(0), rangeEnd: ranges[0]?.rangeEnd, limit: 1, keysOnly: true };
+      // One key of a range is as good as all of it, which the server would count.
+      const request = { key: ranges[0]?.key ?? noBytes, limit: 1, keysOnly: true };
       engine.start(readRevision, request, undefined, { deadlineMs: Math.max(0, deadline - askedAt), signal }, resolve, reject);
     });
     await this.#wait(revision, deadline, signal);
