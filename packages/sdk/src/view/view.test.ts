@@ -397,7 +397,7 @@ describe('several targets', () => {
 
 describe('reading', () => {
   test('is answered at once when the view is new enough, and otherwise by one linearizable read and the wait for it', async () => {
-    const view = await open('k');
+    const view = await open(prefix('k'));
     const reads = (): number => scripted.script.calls.filter(({ path }) => path === KV.methods.range.path).length;
     expect(reads()).toBe(1);
     await scripted.runtime.advance(400);
@@ -416,6 +416,13 @@ describe('reading', () => {
     expect(reads()).toBe(2);
     await scripted.runtime.run(view.get('k', { maxStaleMs: 0 }));
     expect(reads()).toBe(3);
+    // Of one key: the server would count those of a range.
+    const last = scripted.script.calls.filter(({ path }) => path === KV.methods.range.path).at(-1);
+    expect(RangeRequest.decode(last?.request ?? new Uint8Array(0))).toMatchObject({
+      key: bytes('k'),
+      rangeEnd: bytes(''),
+      serializable: false,
+    });
   });
 
   test('takes only what makes sense', async () => {
