@@ -1,4 +1,9 @@
 import type { Runtime } from '@conclave/wire';
+import { AuthClient } from './admin/auth-client.ts';
+import { ClusterClient } from './admin/cluster-client.ts';
+import { MaintenanceClient } from './admin/maintenance-client.ts';
+import { RoleClient } from './admin/role-client.ts';
+import { UserClient } from './admin/user-client.ts';
 import type { ClientStatus, Engine } from './connection/engine.ts';
 import type { RequestOptions } from './connection/procedure.ts';
 import type { KeyPrefix, Target } from './kv/key-range.ts';
@@ -20,6 +25,9 @@ import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
 import { type Codec, isSchema, json } from './space/codec.ts';
 import { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
+import type { View } from './view/view.ts';
+import { ViewHub } from './view/view-hub.ts';
+import type { ViewOptions } from './view/view-options.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
@@ -38,6 +46,7 @@ export interface Core {
   readonly leases: LeaseRegistry;
   readonly markers: MarkerLeases;
   readonly watches: WatchHub;
+  readonly views: ViewHub;
   readonly ring: Ring;
 }
 
@@ -49,6 +58,7 @@ export function coreOf(engine: Engine, ring: Ring): Core {
     leases: new LeaseRegistry(engine),
     markers: new MarkerLeases(engine),
     watches: new WatchHub(engine),
+    views: new ViewHub(engine, (open) => ring.feed(open)),
   };
 }
 
@@ -107,6 +117,13 @@ class NamespaceView implements Namespace {
     return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
   }
 
+  view<IndexName extends string = never>(
+    targets: Target | readonly Target[],
+    options: ViewOptions<IndexName> = {},
+  ): Promise<View<IndexName>> {
+    return this.#core.views.open(this.#prefix, targets, options);
+  }
+
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
     return this.#core.ring.feed(open);
   }
@@ -129,12 +146,27 @@ class NamespaceView implements Namespace {
  * `await using`.
  */
 export class Client extends NamespaceView implements Namespace, AsyncDisposable {
+  /** The members. */
+  readonly cluster: ClusterClient;
+  /** Upkeep of the cluster and of its members. */
+  readonly maintenance: MaintenanceClient;
+  /** Whether the cluster asks who calls. */
+  readonly auth: AuthClient;
+  /** Who may call. */
+  readonly users: UserClient;
+  /** What they may do. */
+  readonly roles: RoleClient;
   readonly #core: Core;
 
   /** @internal */
   constructor(core: Core, prefix: KeyPrefix) {
     super(core, prefix);
     this.#core = core;
+    this.cluster = new ClusterClient(core.engine);
+    this.maintenance = new MaintenanceClient(core.engine);
+    this.auth = new AuthClient(core.engine);
+    this.users = new UserClient(core.engine);
+    this.roles = new RoleClient(core.engine);
   }
 
   /**

@@ -249,6 +249,39 @@ export function namespaces(): void {
   void also;
 }
 
+export async function views(): Promise<void> {
+  await using view = await client.view(prefix('k'), { indexes: { owner: (kv) => kv.value, tags: (kv) => kv.value.split(',') } });
+  same<Parameters<typeof view.by>[0], 'owner' | 'tags'>(true);
+  // @ts-expect-error there is no such index
+  view.by('color', 'red');
+  const now = view.get('k');
+  same<typeof now, KeyValue | undefined>(true);
+  const then = view.get('k', { atLeast: 5n });
+  same<typeof then, Promise<KeyValue | undefined>>(true);
+  await using plain = await client.view(['a', prefix('b')]);
+  // @ts-expect-error it has no index at all
+  plain.by('owner', 'ann');
+  plain.changes().subscribe((change) => {
+    if (change.type === 'added') same<typeof change.old, undefined>(true);
+    if (change.type === 'changed') same<typeof change.old, KeyValue>(true);
+    if (change.type === 'removed') same<typeof change.kv, undefined>(true);
+  });
+  // @ts-expect-error an index is what a function says of a key
+  await client.view('k', { indexes: { owner: 'owner' } });
+}
+
+export async function upkeep(): Promise<void> {
+  const member = client.maintenance.at('127.0.0.1:2379');
+  const { leader } = await member.status();
+  same<typeof leader, bigint | undefined>(true);
+  // @ts-expect-error of which member
+  await client.maintenance.status();
+  // @ts-expect-error there is no such right
+  await client.roles.grantPermission('reader', { type: 'delete', target: 'k' });
+  // @ts-expect-error a user has a password, or says that it has none
+  await client.users.add('ann', {});
+}
+
 export function errors(error: unknown): void {
   if (isConclaveError(error, 'compacted')) {
     same<typeof error.code, 'compacted'>(true);

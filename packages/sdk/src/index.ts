@@ -1,5 +1,14 @@
 /** The client of etcd v3, and of every server that speaks its protocol. */
 
+export type { AuthClient, AuthStatus } from './admin/auth-client.ts';
+export type { ClusterClient, MemberAdded, MembersOptions } from './admin/cluster-client.ts';
+export type { Alarm, AlarmType, MaintenanceClient } from './admin/maintenance-client.ts';
+export type { Member } from './admin/member.ts';
+export type { HashKvOptions, KvHash, MemberMaintenance, MemberStatus } from './admin/member-maintenance.ts';
+export type { Permission, PermissionType } from './admin/permission.ts';
+export type { Role, RoleClient } from './admin/role-client.ts';
+export type { SnapshotOptions, SnapshotProgress } from './admin/snapshot.ts';
+export type { Credential, User, UserClient } from './admin/user-client.ts';
 export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
@@ -66,5 +75,9 @@ export type {
   Space,
 } from './space/space.ts';
 export type { SchemaInput, SchemaOutput, StandardResult, StandardSchemaV1, ValueIssue } from './space/standard-schema.ts';
+export type { View } from './view/view.ts';
+export type { ViewAdded, ViewChange, ViewChanged, ViewRemoved, ViewResync } from './view/view-change.ts';
+export type { IndexFunction, ViewOptions, ViewReadOptions } from './view/view-options.ts';
+export type { StaleReason, ViewState } from './view/view-state.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

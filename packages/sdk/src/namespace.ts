@@ -15,6 +15,8 @@ import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { Codec } from './space/codec.ts';
 import type { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
+import type { View } from './view/view.ts';
+import type { ViewOptions } from './view/view-options.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -147,6 +149,22 @@ export interface Namespace {
    */
   watch(target: Target): Feed<WatchEvent>;
   watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
+
+  /**
+   * Reads some keys and keeps the copy up to date. Several targets are followed as one: what the view shows is what all of them held at one
+   * revision. They must not overlap.
+   *
+   * Resolves when the view is complete. From then on it gets over lost connections by itself, and over history that was compacted away while it
+   * could not follow: then it reads everything anew and tells the difference.
+   *
+   * @throws ConclaveError `deadline-exceeded` when it is not complete in time, `permission-denied`, `invalid-argument`, `cancelled`, …
+   * @example
+   * ```ts
+   * await using view = await client.view(prefix('config/'));
+   * console.log(view.get('config/color')?.value);
+   * ```
+   */
+  view<IndexName extends string = never>(targets: Target | readonly Target[], options?: ViewOptions<IndexName>): Promise<View<IndexName>>;
 
   /**
    * Makes an Observable that also iterates out of a source that calls back, as `watch` is made: for what is built on this client.

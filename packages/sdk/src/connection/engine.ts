@@ -30,6 +30,8 @@ export class Engine implements CallHost {
   readonly balancer: Balancer;
   readonly parked: Set<Closable> = new Set();
   readonly order: ReadOrder | undefined;
+  readonly #options: EngineOptions;
+  readonly #members = new Map<string, Engine>();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
   readonly #statusListeners = new Set<(status: ClientStatus) => void>();
@@ -37,6 +39,7 @@ export class Engine implements CallHost {
 
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
+    this.#options = options;
     this.#deadlineMs = options.deadlineMs;
     this.order = options.ordered ? new ReadOrder() : undefined;
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
@@ -72,6 +75,16 @@ export class Engine implements CallHost {
     this.#parts.add(part);
   }
 
+  /** The engine for one member alone, whether it is among the endpoints or not. Made when first asked for; ends with this one. */
+  at(address: string): Engine {
+    const known = this.#members.get(address);
+    if (known !== undefined) return known;
+    const member = new Engine({ ...this.#options, addresses: [address] });
+    if (this.#isClosed) member.close();
+    else this.#members.set(address, member);
+    return member;
+  }
+
   status(): ClientStatus {
     const endpoints = this.balancer.status();
     if (this.#isClosed) return { state: 'closed', endpoints };
@@ -92,6 +105,7 @@ export class Engine implements CallHost {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const part of this.#parts) part.close();
+    for (const member of this.#members.values()) member.close();
     for (const call of [...this.parked]) call.close();
     this.balancer.close();
     this.#tellStatus();

@@ -61,6 +61,22 @@ export class PersistentStream {
     this.#stream?.write(bytes);
   }
 
+  /**
+   * Asks the member that the stream is open to, and no other. `done` is given nothing if it does not answer well within the time, and is not
+   * called when the stream is another by then.
+   */
+  ask(path: string, request: Uint8Array, timeoutMs: number, done: (response: Uint8Array | undefined) => void): void {
+    const stream = this.#stream;
+    const slot = this.#slot;
+    if (stream === undefined || slot === undefined) return;
+    const deadline = this.#engine.runtime.monotonic() + timeoutMs;
+    slot.begin(true);
+    slot.connection.unary(path, request, { deadline }, (end, response) => {
+      slot.end(true, end.code === 0);
+      if (this.#stream === stream) done(response);
+    });
+  }
+
   pause(): void {
     this.#isPaused = true;
     this.#stream?.pause();

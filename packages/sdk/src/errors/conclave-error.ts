@@ -34,6 +34,10 @@ export type ClientErrorCode =
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
+  /** The view was closed. */
+  | 'view-closed'
+  /** The checksum of a snapshot does not match its bytes: they are not to be used. */
+  | 'snapshot-corrupt'
   /** The peer does not offer this call. */
   | 'unimplemented'
   /** The peer wants credentials. */

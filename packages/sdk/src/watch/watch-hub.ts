@@ -16,7 +16,7 @@ export interface WatchHandle {
 }
 
 /** Where a watch begins that is to begin now: everything after this read. */
-const readRevision: Procedure<Init<RangeRequest>, RangeResponse, undefined, number> = {
+export const readRevision: Procedure<Init<RangeRequest>, RangeResponse, undefined, number> = {
   path: KV.methods.range.path,
   input: KV.methods.range.input,
   output: KV.methods.range.output,

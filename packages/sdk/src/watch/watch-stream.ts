@@ -10,6 +10,16 @@ import type { Watcher } from './watcher.ts';
 /** The id in responses that concern the stream and no watch of it. */
 const noWatch = -1;
 
+/** Whoever has a stream to itself, and is told more of it than its watches are. */
+export interface WatchStreamOwner {
+  /** The server watches: the first time, or again after a break. */
+  onStanding(watcher: Watcher): void;
+  /** Nothing comes until the watches stand again. */
+  onBroken(): void;
+  /** The server's answer to {@link WatchStream.requestProgress}. */
+  onProgress(revision: number): void;
+}
+
 /**
  * The watches that share one stream. When it breaks they all go on on the next, each from where it is.
  *
@@ -21,12 +31,14 @@ export class WatchStream {
   readonly #stream: PersistentStream;
   readonly #watchers = new Map<number, Watcher>();
   readonly #onEmpty: (stream: WatchStream) => void;
+  readonly #owner: WatchStreamOwner | undefined;
   #unanswered: number[] = [];
   #isOpen = false;
 
-  constructor(engine: Engine, onEmpty: (stream: WatchStream) => void) {
+  constructor(engine: Engine, onEmpty: (stream: WatchStream) => void, owner?: WatchStreamOwner) {
     this.#engine = engine;
     this.#onEmpty = onEmpty;
+    this.#owner = owner;
     this.#stream = new PersistentStream(engine, Watch.methods.watch.path, {
       onOpen: () => this.#onOpen(),
       onMessage: (bytes) => this.#onMessage(bytes),
@@ -59,6 +71,16 @@ export class WatchStream {
     this.#stream.resume();
   }
 
+  /** Asks how far the server is. It may stay silent, and does while a watch has not caught up. */
+  requestProgress(): void {
+    this.#stream.write(WatchRequest.encode({ progressRequest: {} }));
+  }
+
+  /** Asks the member at the other end something else, see {@link PersistentStream.ask}. */
+  ask(path: string, request: Uint8Array, timeoutMs: number, done: (response: Uint8Array | undefined) => void): void {
+    this.#stream.ask(path, request, timeoutMs, done);
+  }
+
   close(): void {
     this.#watchers.clear();
     this.#end();
@@ -84,11 +106,13 @@ export class WatchStream {
       return;
     }
     const id = response.created ? this.#unanswered.shift() : Number(response.watchId);
+    if (id === noWatch && !response.created && !response.canceled) this.#owner?.onProgress(response.header?.revision ?? 0);
     if (id === undefined || id === noWatch) return;
     const watcher = this.#watchers.get(id);
     if (watcher === undefined) return;
     this.#engine.order?.observe(headerRevision(response));
     const verdict = watcher.onResponse(response);
+    if (response.created && verdict === 'go-on') this.#owner?.onStanding(watcher);
     // What the watcher told may have taken it, or all of them, off the stream.
     if (verdict === 'go-on' || this.#watchers.get(id) !== watcher) return;
     // On a stream of its own time, so that a server that takes watches off again and again is asked ever more slowly.
@@ -98,6 +122,7 @@ export class WatchStream {
 
   #onLost(end: CallEnd | undefined): boolean {
     this.#isOpen = false;
+    this.#owner?.onBroken();
     if (end === undefined || !isRefusedStream(end)) return true;
     this.#failAll(fromCallEnd(end, false));
     return false;

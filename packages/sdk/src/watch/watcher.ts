@@ -27,6 +27,11 @@ export interface WatchSpec extends WireRange {
   readonly ignore: 'put' | 'delete' | undefined;
   readonly progressNotify: boolean;
   readonly fragment: boolean;
+  /**
+   * Start each stream one revision early, and drop what was told before. A server gives no word of progress while a watch of the stream starts
+   * in the future, as one does that has been told everything. Default: false.
+   */
+  readonly startsEarly?: boolean;
 }
 
 /** What a response means for the stream that carried it. */
@@ -59,11 +64,11 @@ export class Watcher {
   /** The request that goes on where this watch is. Forgets a batch of which only a part came. */
   createRequest(): Init<WatchCreateRequest> {
     this.#held = undefined;
-    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment } = this.#spec;
+    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment, startsEarly } = this.#spec;
     return {
       key,
       rangeEnd,
-      startRevision: this.#next,
+      startRevision: startsEarly === true ? Math.max(1, this.#next - 1) : this.#next,
       watchId: BigInt(this.id),
       prevKv,
       progressNotify,
@@ -82,6 +87,13 @@ export class Watcher {
 
   fail(error: ConclaveError): void {
     this.#sink.onFailure(error);
+  }
+
+  /** The owner knows by other means that all up to `revision` was told. Returns whether it can be so: not in the middle of a batch. */
+  pass(revision: number): boolean {
+    if (this.#held !== undefined) return false;
+    this.#next = Math.max(this.#next, revision + 1);
+    return true;
   }
 
   #onCreated(): void {
