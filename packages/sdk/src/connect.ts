@@ -1,6 +1,8 @@
 import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
+import type { GrpcTransportOptions, TlsOptions } from '@conclave/wire/grpc-client';
 import { Client, coreOf, type Ring } from './client.ts';
 import { onAbort } from './connection/abort.ts';
+import { describeEndpoints } from './connection/balancer.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
 import { Engine } from './connection/engine.ts';
 import { clampKeepalive } from './connection/slot.ts';
@@ -10,11 +12,17 @@ import { type Key, toBytes } from './kv/text.ts';
 
 export interface ConnectOptions {
   /**
-   * The members to talk to: `host:port`, `http://host:port`, `[v6]:port`, `unix:/path`; several as a list or separated by commas. Calls are
-   * spread over those that can be reached.
+   * The members to talk to: `host:port`, `http://host:port`, `https://host:port`, `[v6]:port`, `unix:/path`; several as a list or separated by
+   * commas. Calls are spread over those that can be reached. Either all speak TLS or none does.
    */
   readonly endpoints: string | readonly string[];
-  /** How connections are made. Default: gRPC over plain TCP or unix sockets. */
+  /**
+   * Whom to trust and who to be over TLS. Files are read anew for each attempt to connect, so that certificates that were replaced are used
+   * without a restart, and connections that stand stay. Default: endpoints with `https://` speak TLS and are recognised by the authorities
+   * that Node comes with.
+   */
+  readonly tls?: TlsOptions | undefined;
+  /** How connections are made. Default: gRPC over TCP, with TLS or without, or unix sockets. */
   readonly transport?: Transport | undefined;
   /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
   readonly runtime?: Runtime | undefined;
@@ -48,13 +56,14 @@ const deadlineMsDefault = 5_000;
  * ```
  */
 export async function connect(options: ConnectOptions): Promise<Client> {
-  const addresses = parseEndpoints(options.endpoints);
+  const { addresses, isSecure } = parseEndpoints(options.endpoints);
+  const tls = tlsOf(options, isSecure);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
   const runtime = options.runtime ?? systemRuntime();
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
-  const transport = options.transport ?? (await grpc(runtime, keepalive.keepaliveMs));
+  const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
   const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive });
   const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
@@ -76,9 +85,19 @@ async function loadRing(): Promise<Ring> {
   return loadedRing;
 }
 
-async function grpc(runtime: Runtime, keepaliveTimeMs: number): Promise<Transport> {
+async function grpc(options: GrpcTransportOptions): Promise<Transport> {
   const { grpcTransport } = await import('@conclave/wire/grpc-client');
-  return grpcTransport({ runtime, keepaliveTimeMs });
+  return grpcTransport(options);
+}
+
+/** What the transport needs to speak TLS; undefined: it shall not. */
+function tlsOf({ tls, transport }: ConnectOptions, isSecure: boolean | undefined): TlsOptions | undefined {
+  if (tls === undefined && isSecure !== true) return undefined;
+  if (transport !== undefined)
+    throw invalidArgument('TLS belongs to the transport: give it to the one that was passed, and addresses without https://');
+  if (isSecure === false) throw invalidArgument('tls was given, but the endpoints do not speak it: write https://');
+  if ((tls?.cert === undefined) !== (tls?.key === undefined)) throw invalidArgument('tls.cert and tls.key come together');
+  return tls ?? {};
 }
 
 /** Waits for the first endpoint; closes the engine if none comes. */
@@ -114,10 +133,9 @@ function cancelled(signal: AbortSignal | undefined): ConclaveError {
 }
 
 function unreachable(engine: Engine): ConclaveError {
-  const addresses = engine.balancer.status().map(({ address, state }) => `${address} ${state}`);
   return new ConclaveError({
     code: 'unavailable',
-    message: `no endpoint could be reached (${addresses.join(', ')})`,
+    message: `no endpoint could be reached (${describeEndpoints(engine.balancer.status())})`,
     outcome: 'not-applied',
   });
 }

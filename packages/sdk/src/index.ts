@@ -1,5 +1,6 @@
 /** The client of etcd v3, and of every server that speaks its protocol. */
 
+export type { Pem, TlsOptions } from '@conclave/wire/grpc-client';
 export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
 export type { EndpointStatus } from './connection/balancer.ts';

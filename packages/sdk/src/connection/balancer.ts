@@ -10,6 +10,13 @@ export interface Waiter {
 export interface EndpointStatus {
   readonly address: string;
   readonly state: ConnectionState;
+  /** Why there is no connection, for people; absent while there is one, and before the first failure. */
+  readonly failure?: string;
+}
+
+/** For the message of an error: each endpoint, its state, and why. */
+export function describeEndpoints(endpoints: readonly EndpointStatus[]): string {
+  return endpoints.map(({ address, state, failure }) => `${address} ${state}${failure === undefined ? '' : `: ${failure}`}`).join(', ');
 }
 
 /** Spreads calls over the endpoints that are ready, in turn, and keeps those that want one until one is. */
@@ -52,7 +59,7 @@ export class Balancer {
   }
 
   status(): readonly EndpointStatus[] {
-    return this.#slots.map(({ address, state }) => ({ address, state }));
+    return this.#slots.map(({ address, state, failure }) => ({ address, state, ...(failure !== undefined && { failure }) }));
   }
 
   close(): void {

@@ -198,7 +198,7 @@ describe('the status', () => {
     });
     expect(seen).toEqual([
       { address: 'a:1', state: 'ready' },
-      { address: 'b:2', state: expect.stringMatching(/failed|connecting/) },
+      { address: 'b:2', state: expect.stringMatching(/failed|connecting/), failure: 'the connection failed' },
     ]);
   });
 });

@@ -42,6 +42,7 @@ export class Slot {
   #connection: Connection;
   #unsubscribe: () => void = () => {};
   #isClosed = false;
+  #failure: string | undefined;
 
   #retryTimer: Timer | undefined;
   #retryAt = 0;
@@ -75,6 +76,11 @@ export class Slot {
 
   get state(): ConnectionState {
     return this.#connection.state;
+  }
+
+  /** Why there is no connection, once there was a failure; undefined while there is one. */
+  get failure(): string | undefined {
+    return this.#failure;
   }
 
   /** Whether the peer owes a sign of life. What can go elsewhere should. */
@@ -148,8 +154,12 @@ export class Slot {
     if (state === 'ready') {
       this.#backoff.reset();
       this.#silentMs = 0;
+      this.#failure = undefined;
     }
-    if (state === 'failed') this.#setRetryTimer(this.#backoff.next(), true);
+    if (state === 'failed') {
+      this.#failure = this.#connection.failure ?? 'the connection failed';
+      this.#setRetryTimer(this.#backoff.next(), true);
+    }
     this.#listener.onState();
   }
 
@@ -169,7 +179,9 @@ export class Slot {
 
   #setConnectTimer(): void {
     this.#clearConnectTimer();
-    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(), { background: true });
+    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(`no connection within ${connectTimeoutMs} ms`), {
+      background: true,
+    });
   }
 
   #clearConnectTimer(): void {
@@ -218,11 +230,12 @@ export class Slot {
     this.#isPinging = false;
     if (isAlive) this.#silentMs = 0;
     if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
-    else this.#replace();
+    else this.#replace('no answer to a ping');
   }
 
-  #replace(): void {
+  #replace(why: string): void {
     if (this.#isClosed) return;
+    this.#failure = why;
     const old = this.#connection;
     this.#unsubscribe();
     this.#clearConnectTimer();

@@ -3,6 +3,7 @@ import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isTransient, outcomeOf } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
+import { describeEndpoints } from './balancer.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { Slot } from './slot.ts';
 
@@ -195,11 +196,11 @@ export class UnaryCall<Request, Response, Context, Result> {
   }
 
   #unreachableError(): ConclaveError {
-    const addresses = this.#host.balancer.status().map(({ address, state }) => `${address} ${state}`);
+    const endpoints = describeEndpoints(this.#host.balancer.status());
     const last = this.#failure === undefined || this.#failure.message === '' ? '' : `; last failure: ${this.#failure.message}`;
     return new ConclaveError({
       code: 'unavailable',
-      message: `no endpoint could be reached in time (${addresses.join(', ')})${last}`,
+      message: `no endpoint could be reached in time (${endpoints})${last}`,
       // Whatever was sent before was proved unseen, or the call is one that has no effect.
       outcome: 'not-applied',
     });
