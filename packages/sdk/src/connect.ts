@@ -2,6 +2,7 @@ import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
 import type { GrpcTransportOptions, TlsOptions } from '@conclave/wire/grpc-client';
 import { Client, coreOf, type Ring } from './client.ts';
 import { onAbort } from './connection/abort.ts';
+import { type Credentials, notIdentified } from './connection/authenticator.ts';
 import { describeEndpoints } from './connection/balancer.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
 import { Engine } from './connection/engine.ts';
@@ -22,6 +23,11 @@ export interface ConnectOptions {
    * that Node comes with.
    */
   readonly tls?: TlsOptions | undefined;
+  /**
+   * Who the client is. It obtains a token and renews it whenever the server asks for that, under calls, watches and leases that go on. With
+   * a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
+   */
+  readonly credentials?: Credentials | undefined;
   /** How connections are made. Default: gRPC over TCP, with TLS or without, or unix sockets. */
   readonly transport?: Transport | undefined;
   /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
@@ -48,7 +54,8 @@ const deadlineMsDefault = 5_000;
 /**
  * Connects to an etcd, or to a server that speaks its protocol.
  *
- * @throws ConclaveError `unavailable` when no endpoint could be reached within `deadlineMs`, `invalid-argument`, `cancelled`
+ * @throws ConclaveError `unavailable` when no endpoint could be reached within `deadlineMs`, `authentication-failed` when the server does not
+ * accept the credentials, `invalid-argument`, `cancelled`
  * @example
  * ```ts
  * await using client = await connect({ endpoints: '127.0.0.1:2379' });
@@ -58,13 +65,15 @@ const deadlineMsDefault = 5_000;
 export async function connect(options: ConnectOptions): Promise<Client> {
   const { addresses, isSecure } = parseEndpoints(options.endpoints);
   const tls = tlsOf(options, isSecure);
+  const { credentials } = options;
+  if (credentials?.username === '') throw invalidArgument('credentials.username is empty');
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
   const runtime = options.runtime ?? systemRuntime();
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
-  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive });
+  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, credentials });
   const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
   return client;
@@ -100,7 +109,7 @@ function tlsOf({ tls, transport }: ConnectOptions, isSecure: boolean | undefined
   return tls ?? {};
 }
 
-/** Waits for the first endpoint; closes the engine if none comes. */
+/** Waits for the first endpoint, and until it knows who this is; closes the engine if that does not come to pass. */
 async function ready(engine: Engine, deadlineMs: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {
@@ -112,15 +121,20 @@ async function ready(engine: Engine, deadlineMs: number, signal: AbortSignal | u
         timer?.cancel();
         stopListening?.();
         engine.balancer.forget(waiter);
+        engine.authenticator?.forget(waiter);
         outcome();
       };
-      const waiter = { onReady: () => settle(resolve) };
-      const giveUp = (): void => settle(() => reject(unreachable(engine)));
+      const waiter = {
+        onReady: () => (engine.authenticator === undefined ? settle(resolve) : engine.authenticator.wait(waiter)),
+        onToken: () => settle(resolve),
+        onRefused: (error: ConclaveError) => settle(() => reject(error)),
+      };
+      const giveUp = (): void => settle(() => reject(engine.balancer.pick() === undefined ? unreachable(engine) : notIdentified()));
       const deadline = engine.deadlineOf(deadlineMs);
       const timer = deadline === Number.POSITIVE_INFINITY ? undefined : engine.runtime.timer(deadlineMs, giveUp);
       const stopListening = signal === undefined ? undefined : onAbort(signal, () => settle(() => reject(cancelled(signal))));
       if (engine.balancer.pick() === undefined) engine.balancer.wait(waiter);
-      else settle(resolve);
+      else waiter.onReady();
     });
   } catch (error) {
     engine.close();

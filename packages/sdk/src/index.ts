@@ -3,6 +3,7 @@
 export type { Pem, TlsOptions } from '@conclave/wire/grpc-client';
 export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
+export type { Credentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientStatus } from './connection/engine.ts';
 export type { RequestOptions } from './connection/procedure.ts';

@@ -1,5 +1,6 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
+import { Authenticator, type Credentials } from './authenticator.ts';
 import { Balancer, type EndpointStatus } from './balancer.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import type { KeepaliveSettings } from './slot.ts';
@@ -11,6 +12,7 @@ export interface EngineOptions {
   readonly runtime: Runtime;
   readonly deadlineMs: number;
   readonly keepalive: KeepaliveSettings;
+  readonly credentials?: Credentials | undefined;
 }
 
 /** The state of the client's connections. */
@@ -26,6 +28,7 @@ const timerMaxMs = 2 ** 31 - 1;
 export class Engine implements CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
+  readonly authenticator: Authenticator | undefined;
   readonly parked: Set<Closable> = new Set();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
@@ -35,6 +38,7 @@ export class Engine implements CallHost {
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
     this.#deadlineMs = options.deadlineMs;
+    this.authenticator = options.credentials && new Authenticator(this, options.credentials);
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 

@@ -1,5 +1,6 @@
 import type { MessageCodec, Runtime } from '@conclave/wire';
 import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
+import type { Authenticator } from './authenticator.ts';
 import type { Balancer } from './balancer.ts';
 
 /** How a call may be treated when its outcome is in doubt. Made once per remote procedure, never per call. */
@@ -10,6 +11,8 @@ export interface Procedure<Request, Response, Context, Result> {
   readonly output: Pick<MessageCodec<Response>, 'decode'>;
   /** Whether sending it twice is as good as once. A procedure that is not is a mutation whose outcome can be in doubt. */
   readonly isRepeatable: boolean;
+  /** Sent without saying who sends it, and without waiting until that can be said. Default: false. */
+  readonly isAnonymous?: boolean;
   /** Called just before each time the request is sent. */
   readonly onSend?: (context: Context) => void;
   /** Turns the response into what the caller gets. */
@@ -36,7 +39,9 @@ export interface Closable {
 export interface CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
-  /** Calls that wait for an endpoint or for their next attempt. */
+  /** Undefined: the client has no credentials. */
+  readonly authenticator: Authenticator | undefined;
+  /** Calls that wait for an endpoint, for a token, or for their next attempt. */
   readonly parked: Set<Closable>;
   readonly isClosed: boolean;
   /** The instant at which a call made now, with this time limit, ends. */
