@@ -1,5 +1,6 @@
 import type { Runtime } from '@conclave/wire';
-import type { ClientStatus, Engine } from './connection/engine.ts';
+import type { ClientStatus } from './connection/client-status.ts';
+import type { Engine } from './connection/engine.ts';
 import type { RequestOptions } from './connection/procedure.ts';
 import type { KeyPrefix, Target } from './kv/key-range.ts';
 import type { KeyValue } from './kv/key-value.ts';
@@ -111,7 +112,7 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
    *
    * @example
    * ```ts
-   * client.status().subscribe(({ state }) => console.log(state)); // ready
+   * client.status().subscribe(({ state, reason }) => console.log(state, reason ?? '')); // ready
    * ```
    */
   status(): Feed<ClientStatus> {

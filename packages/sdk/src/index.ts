@@ -5,7 +5,7 @@ export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
 export type { Credentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
-export type { ClientStatus } from './connection/engine.ts';
+export type { ClientState, ClientStatus } from './connection/client-status.ts';
 export type { RequestOptions } from './connection/procedure.ts';
 export {
   type ClientErrorCode,

@@ -161,8 +161,10 @@ describe('calls', () => {
     expect(scripted.server.logins).toHaveLength(6);
   });
 
-  test('fail when the password is taken no longer, and the next one asks again', async () => {
+  test('fail when the password is taken no longer, as the status says, and the next one asks again', async () => {
     const scripted = await authenticated();
+    const states: string[] = [];
+    scripted.client.status().subscribe(({ state, reason }) => states.push(`${state}: ${reason}`));
     scripted.server.revoke();
     scripted.server.loginFailure = wrongPassword;
     expect(await rejection(scripted, scripted.client.put('k', 'v'))).toMatchObject({
@@ -170,9 +172,11 @@ describe('calls', () => {
       outcome: 'not-applied',
     });
     expect(scripted.server.logins).toHaveLength(2);
+    expect(states.at(-1)).toBe(`failed: ${wrongPassword.message}`);
     scripted.server.loginFailure = undefined;
     await scripted.runtime.run(scripted.client.put('k', 'v'));
     expect(scripted.server.logins).toHaveLength(3);
+    expect(states).toEqual(['ready: undefined', `failed: ${wrongPassword.message}`, 'ready: undefined']);
   });
 
   test('wait for a token no longer than they may, nor than they want', async () => {

@@ -51,13 +51,22 @@ type Authenticate = UnaryCall<Init<AuthenticateRequest>, AuthenticateResponse, u
 export class Authenticator {
   readonly #engine: Engine;
   readonly #credentials: Credentials;
+  readonly #onRefusal: () => void;
   readonly #waiters = new Set<TokenWaiter>();
   #token: Token | undefined;
+  #refusal: ConclaveError | undefined;
   #attempt: { call?: Authenticate } | undefined;
 
-  constructor(engine: Engine, credentials: Credentials) {
+  /** @param onRefusal told when `refusal` changes */
+  constructor(engine: Engine, credentials: Credentials, onRefusal: () => void) {
     this.#engine = engine;
     this.#credentials = credentials;
+    this.#onRefusal = onRefusal;
+  }
+
+  /** Why the server did not accept the credentials when it was last asked; undefined: it did. */
+  get refusal(): ConclaveError | undefined {
+    return this.#refusal;
   }
 
   /** Undefined: there is none, `wait` for one. */
@@ -86,10 +95,14 @@ export class Authenticator {
   #ask(): void {
     const attempt: { call?: Authenticate } = {};
     this.#attempt = attempt;
-    const settle = (token: Token | undefined, tell: (waiter: TokenWaiter) => void): void => {
+    const settle = (token: Token | undefined, refusal: ConclaveError | undefined, tell: (waiter: TokenWaiter) => void): void => {
       if (this.#attempt !== attempt) return;
       this.#attempt = undefined;
       this.#token = token;
+      if (this.#refusal !== refusal) {
+        this.#refusal = refusal;
+        this.#onRefusal();
+      }
       const waiting = [...this.#waiters];
       this.#waiters.clear();
       for (const waiter of waiting) tell(waiter);
@@ -101,11 +114,11 @@ export class Authenticator {
       undefined,
       // Those who wait have deadlines of their own.
       { deadlineMs: Number.POSITIVE_INFINITY },
-      (token) => settle({ call: { token }, stream: { ...requireLeader, token } }, (waiter) => waiter.onToken()),
+      (token) => settle({ call: { token }, stream: { ...requireLeader, token } }, undefined, (waiter) => waiter.onToken()),
       (error) => {
         // A server that asks nobody who they are. Should that change, it refuses calls that do not say so.
-        if (isConclaveError(error, 'authentication-not-enabled')) settle({ ...anonymous }, (waiter) => waiter.onToken());
-        else settle(undefined, (waiter) => waiter.onRefused(error));
+        if (isConclaveError(error, 'authentication-not-enabled')) settle({ ...anonymous }, undefined, (waiter) => waiter.onToken());
+        else settle(undefined, error, (waiter) => waiter.onRefused(error));
       },
     );
   }

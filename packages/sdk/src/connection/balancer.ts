@@ -58,6 +58,11 @@ export class Balancer {
     this.#waiters.delete(waiter);
   }
 
+  /** Whether for each endpoint the last attempt to connect failed. */
+  get isUnreachable(): boolean {
+    return this.#slots.every((slot) => slot.isUnreachable);
+  }
+
   status(): readonly EndpointStatus[] {
     return this.#slots.map(({ address, state, failure }) => ({ address, state, ...(failure !== undefined && { failure }) }));
   }

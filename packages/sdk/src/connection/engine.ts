@@ -1,7 +1,8 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
 import { Authenticator, type Credentials } from './authenticator.ts';
-import { Balancer, type EndpointStatus } from './balancer.ts';
+import { Balancer } from './balancer.ts';
+import { type ClientStatus, statusOf } from './client-status.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import type { KeepaliveSettings } from './slot.ts';
 import { UnaryCall } from './unary-call.ts';
@@ -13,13 +14,6 @@ export interface EngineOptions {
   readonly deadlineMs: number;
   readonly keepalive: KeepaliveSettings;
   readonly credentials?: Credentials | undefined;
-}
-
-/** The state of the client's connections. */
-export interface ClientStatus {
-  /** `ready`: at least one endpoint is. `connecting`: none is yet, or again. `closed`: for good. */
-  readonly state: 'connecting' | 'ready' | 'closed';
-  readonly endpoints: readonly EndpointStatus[];
 }
 
 const timerMaxMs = 2 ** 31 - 1;
@@ -38,7 +32,7 @@ export class Engine implements CallHost {
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
     this.#deadlineMs = options.deadlineMs;
-    this.authenticator = options.credentials && new Authenticator(this, options.credentials);
+    this.authenticator = options.credentials && new Authenticator(this, options.credentials, () => this.#tellStatus());
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 
@@ -73,9 +67,11 @@ export class Engine implements CallHost {
   }
 
   status(): ClientStatus {
-    const endpoints = this.balancer.status();
-    if (this.#isClosed) return { state: 'closed', endpoints };
-    return { state: endpoints.some(({ state }) => state === 'ready') ? 'ready' : 'connecting', endpoints };
+    return statusOf(this.balancer.status(), {
+      isClosed: this.#isClosed,
+      isUnreachable: this.balancer.isUnreachable,
+      refusal: this.authenticator?.refusal?.message,
+    });
   }
 
   /** Tells each change. Returns the unsubscribe function. */

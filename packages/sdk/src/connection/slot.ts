@@ -43,6 +43,9 @@ export class Slot {
   #unsubscribe: () => void = () => {};
   #isClosed = false;
   #failure: string | undefined;
+  /** Whether what fails next is an attempt to connect, not a connection. */
+  #isAttempt = true;
+  #isUnreachable = false;
 
   #retryTimer: Timer | undefined;
   #retryAt = 0;
@@ -81,6 +84,11 @@ export class Slot {
   /** Why there is no connection, once there was a failure; undefined while there is one. */
   get failure(): string | undefined {
     return this.#failure;
+  }
+
+  /** Whether the last attempt to connect failed. A connection that is lost is only the beginning of the next attempt. */
+  get isUnreachable(): boolean {
+    return this.#isUnreachable;
   }
 
   /** Whether the peer owes a sign of life. What can go elsewhere should. */
@@ -155,9 +163,13 @@ export class Slot {
       this.#backoff.reset();
       this.#silentMs = 0;
       this.#failure = undefined;
+      this.#isUnreachable = false;
+      this.#isAttempt = false;
     }
     if (state === 'failed') {
       this.#failure = this.#connection.failure ?? 'the connection failed';
+      this.#isUnreachable = this.#isAttempt;
+      this.#isAttempt = true;
       this.#setRetryTimer(this.#backoff.next(), true);
     }
     this.#listener.onState();
@@ -236,6 +248,8 @@ export class Slot {
   #replace(why: string): void {
     if (this.#isClosed) return;
     this.#failure = why;
+    this.#isUnreachable = this.#isAttempt;
+    this.#isAttempt = true;
     const old = this.#connection;
     this.#unsubscribe();
     this.#clearConnectTimer();
