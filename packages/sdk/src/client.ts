@@ -120,6 +120,21 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
   }
 
   /**
+   * Asks the cluster for its members and goes over to their addresses: those that the voting members advertise to clients, with TLS or without
+   * as this client speaks it. An endpoint that is not among them is left once one of them is ready; what is under way on it goes on. Gives the
+   * addresses.
+   *
+   * @throws ConclaveError `unavailable` also when no member advertises a fitting address, `deadline-exceeded`, …
+   * @example
+   * ```ts
+   * const addresses = await client.sync(); // now there is one endpoint for each voting member
+   * ```
+   */
+  sync(options?: RequestOptions): Promise<readonly string[]> {
+    return this.#core.engine.endpoints.sync(options);
+  }
+
+  /**
    * Ends everything: calls under way reject with `client-closed`, watches complete, leases are no longer renewed and count as lost. Keys under
    * a lease stay until its time is up; revoke it first if they shall go at once.
    */

@@ -5,6 +5,7 @@ import { onAbort } from './connection/abort.ts';
 import { type Credentials, notIdentified } from './connection/authenticator.ts';
 import { describeEndpoints } from './connection/balancer.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
+import type { SyncOptions } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
 import { clampKeepalive } from './connection/slot.ts';
 import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
@@ -28,6 +29,11 @@ export interface ConnectOptions {
    * a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
    */
   readonly credentials?: Credentials | undefined;
+  /**
+   * Follow the members of the cluster as {@link Client.sync} does, again and again. Only where clients can reach what the members advertise
+   * (`--advertise-client-urls`). Default: the endpoints stay as they are given.
+   */
+  readonly sync?: SyncOptions | undefined;
   /** How connections are made. Default: gRPC over TCP, with TLS or without, or unix sockets. */
   readonly transport?: Transport | undefined;
   /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
@@ -50,6 +56,7 @@ export interface ConnectOptions {
 }
 
 const deadlineMsDefault = 5_000;
+const syncFloorMs = 1_000;
 
 /**
  * Connects to an etcd, or to a server that speaks its protocol.
@@ -67,15 +74,18 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const tls = tlsOf(options, isSecure);
   const { credentials } = options;
   if (credentials?.username === '') throw invalidArgument('credentials.username is empty');
+  const { sync } = options;
+  if (sync !== undefined && !(sync.intervalMs >= syncFloorMs)) throw invalidArgument(`sync.intervalMs must be at least ${syncFloorMs}`);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
   const runtime = options.runtime ?? systemRuntime();
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
-  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, credentials });
+  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, credentials, isSecure: tls !== undefined });
   const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
+  if (sync !== undefined) engine.endpoints.repeat(sync.intervalMs);
   return client;
 }
 

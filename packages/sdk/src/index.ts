@@ -6,6 +6,7 @@ export { type ConnectOptions, connect, preload } from './connect.ts';
 export type { Credentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientState, ClientStatus } from './connection/client-status.ts';
+export type { SyncOptions } from './connection/endpoint-sync.ts';
 export type { RequestOptions } from './connection/procedure.ts';
 export {
   type ClientErrorCode,

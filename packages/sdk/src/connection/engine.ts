@@ -3,6 +3,7 @@ import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave
 import { Authenticator, type Credentials } from './authenticator.ts';
 import { Balancer } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
+import { EndpointSync } from './endpoint-sync.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import type { KeepaliveSettings } from './slot.ts';
 import { UnaryCall } from './unary-call.ts';
@@ -14,6 +15,7 @@ export interface EngineOptions {
   readonly deadlineMs: number;
   readonly keepalive: KeepaliveSettings;
   readonly credentials?: Credentials | undefined;
+  readonly isSecure: boolean;
 }
 
 const timerMaxMs = 2 ** 31 - 1;
@@ -23,6 +25,7 @@ export class Engine implements CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
   readonly authenticator: Authenticator | undefined;
+  readonly endpoints: EndpointSync;
   readonly parked: Set<Closable> = new Set();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
@@ -33,6 +36,7 @@ export class Engine implements CallHost {
     this.runtime = options.runtime;
     this.#deadlineMs = options.deadlineMs;
     this.authenticator = options.credentials && new Authenticator(this, options.credentials, () => this.#tellStatus());
+    this.endpoints = new EndpointSync(this, options.isSecure);
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 

@@ -42,6 +42,7 @@ export class Slot {
   #connection: Connection;
   #unsubscribe: () => void = () => {};
   #isClosed = false;
+  #isRetired = false;
   #failure: string | undefined;
   /** Whether what fails next is an attempt to connect, not a connection. */
   #isAttempt = true;
@@ -79,6 +80,10 @@ export class Slot {
 
   get state(): ConnectionState {
     return this.#connection.state;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
   }
 
   /** Why there is no connection, once there was a failure; undefined while there is one. */
@@ -127,6 +132,7 @@ export class Slot {
     this.#inFlight--;
     if (wasAwaited) this.#awaiting--;
     if (heard) this.#heard = true;
+    if (this.#isRetired && this.#inFlight === 0) this.close();
   }
 
   /** The peer spoke. */
@@ -137,6 +143,12 @@ export class Slot {
   /** Something that should have come has not: ask the peer for a sign of life as soon as the server tolerates it. */
   suspect(): void {
     this.#ping();
+  }
+
+  /** Nothing new starts here. Closes with the last call or stream, or with the connection. */
+  retire(): void {
+    this.#isRetired = true;
+    if (this.#inFlight === 0 || this.state !== 'ready') this.close();
   }
 
   close(): void {
@@ -165,6 +177,10 @@ export class Slot {
       this.#failure = undefined;
       this.#isUnreachable = false;
       this.#isAttempt = false;
+    }
+    if (state === 'failed' && this.#isRetired) {
+      this.close();
+      return;
     }
     if (state === 'failed') {
       this.#failure = this.#connection.failure ?? 'the connection failed';
@@ -241,7 +257,8 @@ export class Slot {
     if (asked !== this.#connection || this.#isClosed) return;
     this.#isPinging = false;
     if (isAlive) this.#silentMs = 0;
-    if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
+    if (this.#isRetired && !isAlive) this.close();
+    else if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
     else this.#replace('no answer to a ping');
   }
 
