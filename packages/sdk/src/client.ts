@@ -1,5 +1,6 @@
 import type { Runtime } from '@conclave/wire';
 import type { ClientStatus } from './connection/client-status.ts';
+import type { EndpointSync } from './connection/endpoint-sync.ts';
 import type { Engine } from './connection/engine.ts';
 import type { RequestOptions } from './connection/procedure.ts';
 import type { KeyPrefix, Target } from './kv/key-range.ts';
@@ -27,13 +28,14 @@ export interface Ring {
 /** What all namespaces of one client share. */
 export interface Core {
   readonly engine: Engine;
+  readonly endpoints: EndpointSync;
   readonly leases: LeaseRegistry;
   readonly watches: WatchHub;
   readonly ring: Ring;
 }
 
-export function coreOf(engine: Engine, ring: Ring): Core {
-  return { engine, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
+export function coreOf(engine: Engine, endpoints: EndpointSync, ring: Ring): Core {
+  return { engine, endpoints, ring, leases: new LeaseRegistry(engine), watches: new WatchHub(engine) };
 }
 
 class NamespaceView implements Namespace {
@@ -131,7 +133,7 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
    * ```
    */
   sync(options?: RequestOptions): Promise<readonly string[]> {
-    return this.#core.engine.endpoints.sync(options);
+    return this.#core.endpoints.sync(options);
   }
 
   /**

@@ -2,12 +2,13 @@ import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
 import type { GrpcTransportOptions, TlsOptions } from '@conclave/wire/grpc-client';
 import { Client, coreOf, type Ring } from './client.ts';
 import { onAbort } from './connection/abort.ts';
-import { type Credentials, notIdentified } from './connection/authenticator.ts';
+import type { Credentials } from './connection/authenticator.ts';
 import { describeEndpoints } from './connection/balancer.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
-import type { SyncOptions } from './connection/endpoint-sync.ts';
+import { EndpointSync, type SyncOptions } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
 import { clampKeepalive } from './connection/slot.ts';
+import { notIdentified } from './connection/token.ts';
 import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
 import { KeyPrefix } from './kv/key-range.ts';
 import { type Key, toBytes } from './kv/text.ts';
@@ -82,10 +83,11 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
-  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, credentials, isSecure: tls !== undefined });
-  const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
+  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, credentials });
+  const endpoints = new EndpointSync(engine, tls !== undefined);
+  const client = new Client(coreOf(engine, endpoints, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
-  if (sync !== undefined) engine.endpoints.repeat(sync.intervalMs);
+  if (sync !== undefined) endpoints.repeat(sync.intervalMs);
   return client;
 }
 

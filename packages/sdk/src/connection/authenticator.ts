@@ -1,9 +1,7 @@
 import { Auth, type AuthenticateRequest, type AuthenticateResponse, type Init } from '@conclave/protocol';
-import type { Metadata } from '@conclave/wire';
-import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
-import type { Engine } from './engine.ts';
+import { type ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
 import type { Procedure } from './procedure.ts';
-import type { UnaryCall } from './unary-call.ts';
+import { anonymous, type Token, type TokenSource, type TokenWaiter, tokenOf } from './token.ts';
 
 /** Who the client is, to a server whose users have passwords. */
 export interface Credentials {
@@ -12,55 +10,24 @@ export interface Credentials {
   readonly password: string;
 }
 
-/** What a call carries to say who makes it. Each one that was obtained is an object of its own. */
-export interface Token {
-  readonly call: Metadata;
-  /** For streams, which a member that lost its leader shall end instead of letting them fall silent. */
-  readonly stream: Metadata;
-}
-
-export interface TokenWaiter {
-  /** There is a token. */
-  onToken(): void;
-  /** There is none to be had. */
-  onRefused(error: ConclaveError): void;
-}
-
-/**
- * How often in a row a token that is fresh may be refused. Every change of a user or a role makes those of JWT kind stale, so that a few in a
- * row may only be bad luck.
- */
-export const refusalsMax = 5;
-
-/** The error of whoever cannot wait any longer. */
-export function notIdentified(): ConclaveError {
-  return new ConclaveError({ code: 'deadline-exceeded', message: 'the client was not authenticated in time', outcome: 'not-applied' });
-}
-
-const requireLeader: Metadata = { hasleader: 'true' };
-
-/** What streams carry when the client has no credentials. */
-export const anonymous: Token = { call: {}, stream: requireLeader };
-
-type Authenticate = UnaryCall<Init<AuthenticateRequest>, AuthenticateResponse, undefined, string>;
+/** Asks the server for a token. One of the two is called, once, later or now. */
+export type Login = (resolve: (token: string) => void, reject: (error: ConclaveError) => void) => { cancel(): void };
 
 /**
  * The token of a client, obtained when the first one waits for it, and again when the server takes it no longer. However many wait, one request
  * is under way, for as long as anyone waits: checking a password costs the server a tenth of a second.
  */
-export class Authenticator {
-  readonly #engine: Engine;
-  readonly #credentials: Credentials;
+export class Authenticator implements TokenSource {
+  readonly #login: Login;
   readonly #onRefusal: () => void;
   readonly #waiters = new Set<TokenWaiter>();
   #token: Token | undefined;
   #refusal: ConclaveError | undefined;
-  #attempt: { call?: Authenticate } | undefined;
+  #attempt: { call?: { cancel(): void } } | undefined;
 
   /** @param onRefusal told when `refusal` changes */
-  constructor(engine: Engine, credentials: Credentials, onRefusal: () => void) {
-    this.#engine = engine;
-    this.#credentials = credentials;
+  constructor(login: Login, onRefusal: () => void) {
+    this.#login = login;
     this.#onRefusal = onRefusal;
   }
 
@@ -69,12 +36,10 @@ export class Authenticator {
     return this.#refusal;
   }
 
-  /** Undefined: there is none, `wait` for one. */
   get token(): Token | undefined {
     return this.#token;
   }
 
-  /** The server did not take `token`. Nothing happens if there is another by now. */
   refuse(token: Token): void {
     if (this.#token === token) this.#token = undefined;
   }
@@ -93,40 +58,38 @@ export class Authenticator {
   }
 
   #ask(): void {
-    const attempt: { call?: Authenticate } = {};
+    const attempt: { call?: { cancel(): void } } = {};
     this.#attempt = attempt;
-    const settle = (token: Token | undefined, refusal: ConclaveError | undefined, tell: (waiter: TokenWaiter) => void): void => {
-      if (this.#attempt !== attempt) return;
-      this.#attempt = undefined;
-      this.#token = token;
-      if (this.#refusal !== refusal) {
-        this.#refusal = refusal;
-        this.#onRefusal();
-      }
-      const waiting = [...this.#waiters];
-      this.#waiters.clear();
-      for (const waiter of waiting) tell(waiter);
-    };
-    const { username: name, password } = this.#credentials;
-    attempt.call = this.#engine.start(
-      authenticateProcedure,
-      { name, password },
-      undefined,
-      // Those who wait have deadlines of their own.
-      { deadlineMs: Number.POSITIVE_INFINITY },
-      (token) => settle({ call: { token }, stream: { ...requireLeader, token } }, undefined, (waiter) => waiter.onToken()),
+    attempt.call = this.#login(
+      (token) => this.#settle(attempt, tokenOf(token), undefined),
       (error) => {
         // A server that asks nobody who they are. Should that change, it refuses calls that do not say so.
-        if (isConclaveError(error, 'authentication-not-enabled')) settle({ ...anonymous }, undefined, (waiter) => waiter.onToken());
-        else settle(undefined, error, (waiter) => waiter.onRefused(error));
+        if (isConclaveError(error, 'authentication-not-enabled')) this.#settle(attempt, { ...anonymous }, undefined);
+        else this.#settle(attempt, undefined, error);
       },
     );
+  }
+
+  #settle(attempt: object, token: Token | undefined, refusal: ConclaveError | undefined): void {
+    if (this.#attempt !== attempt) return;
+    this.#attempt = undefined;
+    this.#token = token;
+    const waiting = [...this.#waiters];
+    this.#waiters.clear();
+    if (this.#refusal !== refusal) {
+      this.#refusal = refusal;
+      this.#onRefusal();
+    }
+    for (const waiter of waiting) {
+      if (refusal === undefined) waiter.onToken();
+      else waiter.onRefused(refusal);
+    }
   }
 }
 
 const { authenticate } = Auth.methods;
 
-const authenticateProcedure: Procedure<Init<AuthenticateRequest>, AuthenticateResponse, undefined, string> = {
+export const authenticateProcedure: Procedure<Init<AuthenticateRequest>, AuthenticateResponse, undefined, string> = {
   path: authenticate.path,
   input: authenticate.input,
   output: authenticate.output,

@@ -1,9 +1,8 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
-import { Authenticator, type Credentials } from './authenticator.ts';
+import { Authenticator, authenticateProcedure, type Credentials, type Login } from './authenticator.ts';
 import { Balancer } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
-import { EndpointSync } from './endpoint-sync.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import type { KeepaliveSettings } from './slot.ts';
 import { UnaryCall } from './unary-call.ts';
@@ -15,7 +14,6 @@ export interface EngineOptions {
   readonly deadlineMs: number;
   readonly keepalive: KeepaliveSettings;
   readonly credentials?: Credentials | undefined;
-  readonly isSecure: boolean;
 }
 
 const timerMaxMs = 2 ** 31 - 1;
@@ -25,7 +23,6 @@ export class Engine implements CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
   readonly authenticator: Authenticator | undefined;
-  readonly endpoints: EndpointSync;
   readonly parked: Set<Closable> = new Set();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
@@ -35,8 +32,7 @@ export class Engine implements CallHost {
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
     this.#deadlineMs = options.deadlineMs;
-    this.authenticator = options.credentials && new Authenticator(this, options.credentials, () => this.#tellStatus());
-    this.endpoints = new EndpointSync(this, options.isSecure);
+    this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#tellStatus());
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 
@@ -96,6 +92,12 @@ export class Engine implements CallHost {
     this.balancer.close();
     this.#tellStatus();
     this.#statusListeners.clear();
+  }
+
+  #loginAs({ username: name, password }: Credentials): Login {
+    // Those who wait for the token have deadlines of their own.
+    const options = { deadlineMs: Number.POSITIVE_INFINITY };
+    return (resolve, reject) => this.start(authenticateProcedure, { name, password }, undefined, options, resolve, reject);
   }
 
   #tellStatus(): void {

@@ -1,10 +1,10 @@
 import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
 import type { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, refusesToken } from '../errors/from-call-end.ts';
-import { anonymous, refusalsMax, type Token } from './authenticator.ts';
 import { Backoff } from './backoff.ts';
 import type { Engine } from './engine.ts';
 import type { Slot } from './slot.ts';
+import { anonymous, refusalsMax, type Token } from './token.ts';
 
 const reopenInitialMs = 20;
 const reopenMaxMs = 1_000;

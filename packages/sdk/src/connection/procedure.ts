@@ -1,7 +1,7 @@
 import type { MessageCodec, Runtime } from '@conclave/wire';
 import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
-import type { Authenticator } from './authenticator.ts';
 import type { Balancer } from './balancer.ts';
+import type { TokenSource } from './token.ts';
 
 /** How a call may be treated when its outcome is in doubt. Made once per remote procedure, never per call. */
 export interface Procedure<Request, Response, Context, Result> {
@@ -40,7 +40,7 @@ export interface CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
   /** Undefined: the client has no credentials. */
-  readonly authenticator: Authenticator | undefined;
+  readonly authenticator: TokenSource | undefined;
   /** Calls that wait for an endpoint, for a token, or for their next attempt. */
   readonly parked: Set<Closable>;
   readonly isClosed: boolean;

@@ -2,11 +2,11 @@ import type { Call, CallEnd, CallOptions, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
-import { notIdentified, refusalsMax, type Token } from './authenticator.ts';
 import { Backoff } from './backoff.ts';
 import { describeEndpoints } from './balancer.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { Slot } from './slot.ts';
+import { notIdentified, refusalsMax, type Token } from './token.ts';
 
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
