@@ -4,7 +4,9 @@ import { ClusterClient } from './admin/cluster-client.ts';
 import { MaintenanceClient } from './admin/maintenance-client.ts';
 import { RoleClient } from './admin/role-client.ts';
 import { UserClient } from './admin/user-client.ts';
-import type { ClientStatus, Engine } from './connection/engine.ts';
+import type { ClientStatus } from './connection/client-status.ts';
+import type { EndpointSync } from './connection/endpoint-sync.ts';
+import type { Engine } from './connection/engine.ts';
 import type { RequestOptions } from './connection/procedure.ts';
 import type { KeyPrefix, Target } from './kv/key-range.ts';
 import type { KeyValue } from './kv/key-value.ts';
@@ -43,6 +45,7 @@ export interface Ring {
 export interface Core {
   readonly engine: Engine;
   readonly rangeStreams: RangeStreams;
+  readonly endpoints: EndpointSync;
   readonly leases: LeaseRegistry;
   readonly markers: MarkerLeases;
   readonly watches: WatchHub;
@@ -50,9 +53,10 @@ export interface Core {
   readonly ring: Ring;
 }
 
-export function coreOf(engine: Engine, ring: Ring): Core {
+export function coreOf(engine: Engine, endpoints: EndpointSync, ring: Ring): Core {
   return {
     engine,
+    endpoints,
     ring,
     rangeStreams: new RangeStreams(engine),
     leases: new LeaseRegistry(engine),
@@ -174,11 +178,26 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
    *
    * @example
    * ```ts
-   * client.status().subscribe(({ state }) => console.log(state)); // ready
+   * client.status().subscribe(({ state, reason }) => console.log(state, reason ?? '')); // ready
    * ```
    */
   status(): Feed<ClientStatus> {
     return this.#core.ring.statusFeed(this.#core.engine);
+  }
+
+  /**
+   * Asks the cluster for its members and goes over to their addresses: those that the voting members advertise to clients, with TLS or without
+   * as this client speaks it. An endpoint that is not among them is left once one of them is ready; what is under way on it goes on. Gives the
+   * addresses.
+   *
+   * @throws ConclaveError `unavailable` also when no member advertises a fitting address, `deadline-exceeded`, …
+   * @example
+   * ```ts
+   * const addresses = await client.sync(); // now there is one endpoint for each voting member
+   * ```
+   */
+  sync(options?: RequestOptions): Promise<readonly string[]> {
+    return this.#core.endpoints.sync(options);
   }
 
   /**

@@ -61,7 +61,14 @@ test('connecting can be given up', async () => {
   expect(script.connections.every(({ state }) => state === 'closed')).toBe(true);
 });
 
-test.each([{ endpoints: [] }, { endpoints: 'a:1', deadlineMs: 0 }, { endpoints: 'https://a:1' }])('%o is refused', async (options) => {
+test.each([
+  { endpoints: [] },
+  { endpoints: 'a:1', deadlineMs: 0 },
+  { endpoints: 'http://a:1,https://b:1' },
+  { endpoints: 'http://a:1', tls: {} },
+  { endpoints: 'https://a:1', tls: { cert: 'client.pem' } },
+  { endpoints: 'https://a:1', transport: new ScriptedTransport(new VirtualRuntime()).transport },
+])('%o is refused', async (options) => {
   await expect(connect(options)).rejects.toMatchObject({ code: 'invalid-argument' });
 });
 

@@ -1,20 +1,41 @@
 import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
+import type { GrpcTransportOptions, TlsOptions } from '@conclave/wire/grpc-client';
 import { Client, coreOf, type Ring } from './client.ts';
 import { onAbort } from './connection/abort.ts';
+import type { Credentials } from './connection/authenticator.ts';
+import { describeEndpoints } from './connection/balancer.ts';
 import { parseEndpoints } from './connection/endpoint.ts';
+import { EndpointSync, type SyncOptions } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
 import { clampKeepalive } from './connection/slot.ts';
+import { notIdentified } from './connection/token.ts';
 import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
 import { KeyPrefix } from './kv/key-range.ts';
 import { type Key, toBytes } from './kv/text.ts';
 
 export interface ConnectOptions {
   /**
-   * The members to talk to: `host:port`, `http://host:port`, `[v6]:port`, `unix:/path`; several as a list or separated by commas. Calls are
-   * spread over those that can be reached.
+   * The members to talk to: `host:port`, `http://host:port`, `https://host:port`, `[v6]:port`, `unix:/path`; several as a list or separated by
+   * commas. Calls are spread over those that can be reached. Either all speak TLS or none does.
    */
   readonly endpoints: string | readonly string[];
-  /** How connections are made. Default: gRPC over plain TCP or unix sockets. */
+  /**
+   * Whom to trust and who to be over TLS. Files are read anew for each attempt to connect, so that certificates that were replaced are used
+   * without a restart, and connections that stand stay. Default: endpoints with `https://` speak TLS and are recognised by the authorities
+   * that Node comes with.
+   */
+  readonly tls?: TlsOptions | undefined;
+  /**
+   * Who the client is. It obtains a token and renews it whenever the server asks for that, under calls, watches and leases that go on. With
+   * a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
+   */
+  readonly credentials?: Credentials | undefined;
+  /**
+   * Follow the members of the cluster as {@link Client.sync} does, again and again. Only where clients can reach what the members advertise
+   * (`--advertise-client-urls`). Default: the endpoints stay as they are given.
+   */
+  readonly sync?: SyncOptions | undefined;
+  /** How connections are made. Default: gRPC over TCP, with TLS or without, or unix sockets. */
   readonly transport?: Transport | undefined;
   /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
   readonly runtime?: Runtime | undefined;
@@ -41,11 +62,13 @@ export interface ConnectOptions {
 }
 
 const deadlineMsDefault = 5_000;
+const syncFloorMs = 1_000;
 
 /**
  * Connects to an etcd, or to a server that speaks its protocol.
  *
- * @throws ConclaveError `unavailable` when no endpoint could be reached within `deadlineMs`, `invalid-argument`, `cancelled`
+ * @throws ConclaveError `unavailable` when no endpoint could be reached within `deadlineMs`, `authentication-failed` when the server does not
+ * accept the credentials, `invalid-argument`, `cancelled`
  * @example
  * ```ts
  * await using client = await connect({ endpoints: '127.0.0.1:2379' });
@@ -53,16 +76,24 @@ const deadlineMsDefault = 5_000;
  * ```
  */
 export async function connect(options: ConnectOptions): Promise<Client> {
-  const addresses = parseEndpoints(options.endpoints);
+  const { addresses, isSecure } = parseEndpoints(options.endpoints);
+  const tls = tlsOf(options, isSecure);
+  const { credentials } = options;
+  if (credentials?.username === '') throw invalidArgument('credentials.username is empty');
+  const { sync } = options;
+  if (sync !== undefined && !(sync.intervalMs >= syncFloorMs)) throw invalidArgument(`sync.intervalMs must be at least ${syncFloorMs}`);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
   const runtime = options.runtime ?? systemRuntime();
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
-  const transport = options.transport ?? (await grpc(runtime, keepalive.keepaliveMs));
-  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, ordered: options.ordered === true });
-  const client = new Client(coreOf(engine, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
+  const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
+  const ordered = options.ordered === true;
+  const engine = new Engine({ addresses, transport, runtime, deadlineMs, keepalive, credentials, ordered, isSecure: tls !== undefined });
+  const endpoints = new EndpointSync(engine, tls !== undefined);
+  const client = new Client(coreOf(engine, endpoints, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
+  if (sync !== undefined) endpoints.repeat(sync.intervalMs);
   return client;
 }
 
@@ -81,12 +112,22 @@ async function loadRing(): Promise<Ring> {
   return loadedRing;
 }
 
-async function grpc(runtime: Runtime, keepaliveTimeMs: number): Promise<Transport> {
+async function grpc(options: GrpcTransportOptions): Promise<Transport> {
   const { grpcTransport } = await import('@conclave/wire/grpc-client');
-  return grpcTransport({ runtime, keepaliveTimeMs });
+  return grpcTransport(options);
 }
 
-/** Waits for the first endpoint; closes the engine if none comes. */
+/** What the transport needs to speak TLS; undefined: it shall not. */
+function tlsOf({ tls, transport }: ConnectOptions, isSecure: boolean | undefined): TlsOptions | undefined {
+  if (tls === undefined && isSecure !== true) return undefined;
+  if (transport !== undefined)
+    throw invalidArgument('TLS belongs to the transport: give it to the one that was passed, and addresses without https://');
+  if (isSecure === false) throw invalidArgument('tls was given, but the endpoints do not speak it: write https://');
+  if ((tls?.cert === undefined) !== (tls?.key === undefined)) throw invalidArgument('tls.cert and tls.key come together');
+  return tls ?? {};
+}
+
+/** Waits for the first endpoint, and until it knows who this is; closes the engine if that does not come to pass. */
 async function ready(engine: Engine, deadlineMs: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {
@@ -98,15 +139,20 @@ async function ready(engine: Engine, deadlineMs: number, signal: AbortSignal | u
         timer?.cancel();
         stopListening?.();
         engine.balancer.forget(waiter);
+        engine.authenticator?.forget(waiter);
         outcome();
       };
-      const waiter = { onReady: () => settle(resolve) };
-      const giveUp = (): void => settle(() => reject(unreachable(engine)));
+      const waiter = {
+        onReady: () => (engine.authenticator === undefined ? settle(resolve) : engine.authenticator.wait(waiter)),
+        onToken: () => settle(resolve),
+        onRefused: (error: ConclaveError) => settle(() => reject(error)),
+      };
+      const giveUp = (): void => settle(() => reject(engine.balancer.pick() === undefined ? unreachable(engine) : notIdentified()));
       const deadline = engine.deadlineOf(deadlineMs);
       const timer = deadline === Number.POSITIVE_INFINITY ? undefined : engine.runtime.timer(deadlineMs, giveUp);
       const stopListening = signal === undefined ? undefined : onAbort(signal, () => settle(() => reject(cancelled(signal))));
       if (engine.balancer.pick() === undefined) engine.balancer.wait(waiter);
-      else settle(resolve);
+      else waiter.onReady();
     });
   } catch (error) {
     engine.close();
@@ -119,10 +165,9 @@ function cancelled(signal: AbortSignal | undefined): ConclaveError {
 }
 
 function unreachable(engine: Engine): ConclaveError {
-  const addresses = engine.balancer.status().map(({ address, state }) => `${address} ${state}`);
   return new ConclaveError({
     code: 'unavailable',
-    message: `no endpoint could be reached (${addresses.join(', ')})`,
+    message: `no endpoint could be reached (${describeEndpoints(engine.balancer.status())})`,
     outcome: 'not-applied',
   });
 }

@@ -1,5 +1,6 @@
 /** The client of etcd v3, and of every server that speaks its protocol. */
 
+export type { Pem, TlsOptions } from '@conclave/wire/grpc-client';
 export type { AuthClient, AuthStatus } from './admin/auth-client.ts';
 export type { ClusterClient, MemberAdded, MembersOptions } from './admin/cluster-client.ts';
 export type { Alarm, AlarmType, MaintenanceClient } from './admin/maintenance-client.ts';
@@ -11,8 +12,10 @@ export type { SnapshotOptions, SnapshotProgress } from './admin/snapshot.ts';
 export type { Credential, User, UserClient } from './admin/user-client.ts';
 export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
+export type { Credentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
-export type { ClientStatus } from './connection/engine.ts';
+export type { ClientState, ClientStatus } from './connection/client-status.ts';
+export type { SyncOptions } from './connection/endpoint-sync.ts';
 export type { RequestOptions } from './connection/procedure.ts';
 export {
   type ClientErrorCode,

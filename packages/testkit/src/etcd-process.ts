@@ -30,6 +30,16 @@ export interface EtcdOptions {
   readonly version: EtcdLine;
   /** Further flags, as on etcd's own command line. */
   readonly flags?: readonly string[];
+  /** Have the client port speak TLS. Default: plain TCP. */
+  readonly tls?: EtcdTls | undefined;
+}
+
+/** Paths of PEM files. */
+export interface EtcdTls {
+  readonly certFile: string;
+  readonly keyFile: string;
+  /** Take only clients with a certificate of one of these authorities. Default: any client. */
+  readonly clientCaFile?: string | undefined;
 }
 
 /**
@@ -41,23 +51,36 @@ export async function launchEtcd(options: EtcdOptions): Promise<RunningProcess> 
   const binary = etcdBinaryOf(options.version);
   const peerPort = await freePort();
   const peerUrl = `http://127.0.0.1:${peerPort}`;
+  const { tls } = options;
+  const scheme = tls === undefined ? 'http' : 'https';
+  // The client door may ask for certificates: then health is asked for at one of its own.
+  const healthUrl = tls === undefined ? undefined : `http://127.0.0.1:${await freePort()}`;
   const recipe: ProcessRecipe = {
     name: `etcd ${etcdVersion(options.version)}`,
     version: etcdVersion(options.version),
+    scheme,
     firstPort: freePort,
     command: (dataDir, port, flags) => [
       binary,
       ...['--name', 'default', '--data-dir', dataDir, '--log-level', 'error'],
-      ...['--listen-client-urls', `http://127.0.0.1:${port}`, '--advertise-client-urls', `http://127.0.0.1:${port}`],
+      ...['--listen-client-urls', `${scheme}://127.0.0.1:${port}`, '--advertise-client-urls', `${scheme}://127.0.0.1:${port}`],
+      ...(healthUrl === undefined ? [] : ['--listen-metrics-urls', healthUrl]),
+      ...tlsFlags(tls),
       ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl, '--initial-cluster', `default=${peerUrl}`],
       ...flags,
     ],
     readyAt: async (_child, port) => {
-      await untilHealthy(`http://127.0.0.1:${port}/health`, '"health":"true"');
+      await untilHealthy(`${healthUrl ?? `http://127.0.0.1:${port}`}/health`, '"health":"true"');
       return port;
     },
   };
   return launch(recipe, options.flags);
+}
+
+function tlsFlags(tls: EtcdTls | undefined): readonly string[] {
+  if (tls === undefined) return [];
+  const clients = tls.clientCaFile === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', tls.clientCaFile];
+  return ['--cert-file', tls.certFile, '--key-file', tls.keyFile, ...clients];
 }
 
 const versions = new Map<EtcdLine, string>();

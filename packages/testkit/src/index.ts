@@ -1,6 +1,7 @@
 /** Private tools of this repository's tests: launchers of real server processes and a client that sends single raw messages. */
 
 export { commitPerEntry, StalledBackend } from './backend-faults.ts';
+export { CertificateAuthority, type IssuedCertificate } from './certificates.ts';
 export { type CheckOptions, checkHistory } from './checkers/check-history.ts';
 export { assertNoFindings, type Finding, showFinding } from './checkers/finding.ts';
 export { checkHashes, type HashSample } from './checkers/hashes.ts';
@@ -11,7 +12,7 @@ export { type Author, type Replay, type ReplayOptions, replay } from './checkers
 export { checkWatches, type WatchTruth } from './checkers/watches.ts';
 export { type ClusterMember, type ClusterOptions, launchCluster, type MemberOptions, type ProcessCluster } from './cluster-process.ts';
 export { eventually, within } from './condition.ts';
-export { type EtcdLine, type EtcdOptions, etcdBinary, etcdVersion, launchEtcd } from './etcd-process.ts';
+export { type EtcdLine, type EtcdOptions, type EtcdTls, etcdBinary, etcdVersion, launchEtcd } from './etcd-process.ts';
 export { freePort } from './free-port.ts';
 export {
   type CompactRequest,

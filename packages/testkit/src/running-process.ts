@@ -15,7 +15,7 @@ export interface RunningProcess extends AsyncDisposable {
   readonly version: string;
   /** `host:port` of the client door. The same after a restart. */
   readonly address: string;
-  /** `http://host:port`. */
+  /** `http://host:port`, or `https://` where it speaks TLS. */
   readonly clientUrl: string;
   readonly dataDir: string;
   readonly pid: number;
@@ -36,6 +36,8 @@ export interface RunningProcess extends AsyncDisposable {
 export interface ProcessRecipe {
   readonly name: string;
   readonly version: string;
+  /** Default: `http`. */
+  readonly scheme?: 'http' | 'https' | undefined;
   /** The command line for a start at `port`; 0 asks the server to choose, which it must then tell `readyAt`. */
   command(dataDir: string, port: number, flags: readonly string[]): readonly string[];
   /** The port for the first start. */
@@ -92,7 +94,7 @@ class LaunchedProcess implements RunningProcess {
     return `127.0.0.1:${this.#port}`;
   }
   get clientUrl(): string {
-    return `http://${this.address}`;
+    return `${this.#recipe.scheme ?? 'http'}://${this.address}`;
   }
   get dataDir(): string {
     return this.#recipe.dataDir ?? `${this.#dir.path}/data`;

@@ -66,6 +66,8 @@ export type ConnectionState = 'idle' | 'connecting' | 'ready' | 'failed' | 'clos
 export interface Connection {
   readonly address: string;
   readonly state: ConnectionState;
+  /** Why it last went to `failed`, for people; absent where the transport cannot tell. */
+  readonly failure?: string | undefined;
   /** Tells every change of `state`. Returns the unsubscribe function. */
   onState(listener: (state: ConnectionState) => void): () => void;
   /** Begins connecting if idle or failed. */

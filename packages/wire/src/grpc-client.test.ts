@@ -58,6 +58,18 @@ function answer(stream: ServerHttp2Stream): void {
   stream.end(message);
 }
 
+test.each([
+  ['127.0.0.1:1', 'connect ECONNREFUSED 127.0.0.1:1'],
+  ['unix:/no/such/socket', 'connect ENOENT /no/such/socket'],
+])('a connection to %s tells why it failed', async (address, why) => {
+  const connection = connectTo(address);
+  expect(connection.failure).toBeUndefined();
+  const failed = new Promise<void>((resolve) => connection.onState((state) => state === 'failed' && resolve()));
+  connection.connect();
+  await failed;
+  expect(connection.failure).toBe(why);
+});
+
 describe('notProcessed', () => {
   test('is true when the connection was refused', async () => {
     const server = createServer();

@@ -1,5 +1,6 @@
 import {
   Channel,
+  type ChannelCredentials,
   type ChannelOptions,
   connectivityState,
   credentials,
@@ -8,6 +9,7 @@ import {
   type StatusObject,
 } from '@grpc/grpc-js';
 import type { Call, CallEnd, CallOptions, ClientStream, Connection, ConnectionState, Metadata, StreamReceiver, Transport } from './call.ts';
+import { TlsCredentials, type TlsOptions } from './grpc-tls.ts';
 import type { Runtime, Timer } from './runtime.ts';
 
 /**
@@ -27,10 +29,14 @@ export interface GrpcTransportOptions {
   readonly connectTimeoutMs?: number;
   /** Largest message taken or sent, in bytes. Default 2^31-1, the most that grpc-js can frame. */
   readonly maxMessageBytes?: number;
+  /** Speak TLS. Default: plain TCP. */
+  readonly tls?: TlsOptions | undefined;
 }
 
+export type { Pem, TlsOptions } from './grpc-tls.ts';
+
 /**
- * Makes gRPC connections over plain TCP or unix sockets.
+ * Makes gRPC connections over TCP, with TLS or without, or over unix sockets.
  *
  * Addresses: `host:port`, `[v6]:port`, `unix:path`. A host name that resolves to several addresses (`localhost`) is connected through the first that answers.
  *
@@ -42,6 +48,7 @@ export function grpcTransport(options: GrpcTransportOptions): Transport {
   const settings: Settings = {
     runtime: options.runtime,
     connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+    tls: options.tls,
     channel: channelOptions(options),
   };
   return (address) => new GrpcConnection(address, settings);
@@ -50,6 +57,7 @@ export function grpcTransport(options: GrpcTransportOptions): Transport {
 interface Settings {
   readonly runtime: Runtime;
   readonly connectTimeoutMs: number;
+  readonly tls: TlsOptions | undefined;
   readonly channel: ChannelOptions;
 }
 
@@ -96,9 +104,11 @@ class GrpcConnection implements Connection {
   readonly address: string;
   readonly #settings: Settings;
   readonly #target: string;
+  readonly #credentials: ChannelCredentials;
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #calls = new Set<OpenCall>();
   #state: ConnectionState = 'idle';
+  #failure: string | undefined;
   #channel: Channel | undefined;
   #connectTimer: Timer | undefined;
 
@@ -106,6 +116,11 @@ class GrpcConnection implements Connection {
     this.address = address;
     this.#settings = settings;
     this.#target = targetOf(address);
+    this.#credentials = settings.tls === undefined ? credentials.createInsecure() : new TlsCredentials(address, settings.tls);
+  }
+
+  get failure(): string | undefined {
+    return this.#failure;
   }
 
   get state(): ConnectionState {
@@ -173,10 +188,12 @@ class GrpcConnection implements Connection {
   /** The channel of the present attempt or connection; a new attempt if there is none. */
   #open(): Channel {
     if (this.#channel !== undefined) return this.#channel;
-    const channel = new Channel(this.#target, credentials.createInsecure(), this.#settings.channel);
+    const channel = new Channel(this.#target, this.#credentials, this.#settings.channel);
     this.#channel = channel;
     this.#watch(channel);
-    this.#connectTimer = this.#settings.runtime.timer(this.#settings.connectTimeoutMs, () => this.#fail(channel), { background: true });
+    const { runtime, connectTimeoutMs } = this.#settings;
+    const giveUp = (): void => this.#fail(channel, `no connection within ${connectTimeoutMs} ms`);
+    this.#connectTimer = runtime.timer(connectTimeoutMs, giveUp, { background: true });
     channel.getConnectivityState(true);
     this.#setState('connecting');
     return channel;
@@ -190,17 +207,32 @@ class GrpcConnection implements Connection {
     if (channel !== this.#channel) return;
     const state = channel.getConnectivityState(false);
     if (state === connectivityState.READY || state === connectivityState.CONNECTING) this.#watch(channel);
-    else this.#fail(channel);
+    else if (state === connectivityState.TRANSIENT_FAILURE) this.#learnWhy(channel);
+    else this.#fail(channel, 'connection lost');
     if (state !== connectivityState.READY) return;
     this.#connectTimer?.cancel();
     this.#setState('ready');
+  }
+
+  /** Why an attempt failed grpc-js tells only to calls: one that has no connection to go out on asks. */
+  #learnWhy(channel: Channel): void {
+    const question = channel.createCall(healthCheck, Number.POSITIVE_INFINITY, null, null, undefined);
+    question.start(noMetadata, {
+      onReceiveMetadata: () => undefined,
+      onReceiveMessage: () => undefined,
+      onReceiveStatus: ({ details }) => {
+        if (channel === this.#channel)
+          this.#fail(channel, /Last error: (?:Error: )?(.*?)(?: \([^()]*Z\))?\. Resolution note/.exec(details)?.[1] ?? details);
+      },
+    });
   }
 
   /**
    * Lets the channel go. Calls with a stream of their own end by themselves: with the connection, or, after a GOAWAY, with their answer. Those still
    * waiting for a connection are ended by grpc-js, with the reason if the channel lives until it has told them.
    */
-  #fail(channel: Channel): void {
+  #fail(channel: Channel, why: string): void {
+    this.#failure = why;
     this.#forget();
     this.#settings.runtime.endOfTurn(() => channel.close());
     this.#setState('failed');

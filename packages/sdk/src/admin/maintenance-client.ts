@@ -44,8 +44,14 @@ export class MaintenanceClient {
    * ```
    */
   at(address: string): MemberMaintenance {
-    const [only, ...others] = parseEndpoints(address);
+    const { addresses, isSecure = this.#engine.isSecure } = parseEndpoints(address);
+    const [only, ...others] = addresses;
     if (only === undefined || others.length > 0) throw invalidArgument(`${address}: one address is needed`);
+    if (isSecure !== this.#engine.isSecure) {
+      throw invalidArgument(
+        isSecure ? `${address} speaks TLS, and this client does not` : `${address} does not speak TLS, as this client does`,
+      );
+    }
     return new MemberMaintenance(() => this.#engine.at(only));
   }
 

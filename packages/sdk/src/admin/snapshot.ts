@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
 import { Maintenance, SnapshotResponse } from '@conclave/protocol';
-import type { ClientStream, Timer } from '@conclave/wire';
+import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
 import { onAbort } from '../connection/abort.ts';
 import type { Engine } from '../connection/engine.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import type { Slot } from '../connection/slot.ts';
+import { anonymous, refusalsMax, type Token } from '../connection/token.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromCallEnd } from '../errors/from-call-end.ts';
+import { fromCallEnd, refusesToken } from '../errors/from-call-end.ts';
 import { concatBytes, noBytes } from '../kv/text.ts';
 import { EventQueue } from '../watch/event-queue.ts';
 
@@ -82,6 +83,8 @@ class SnapshotCall {
   #timer: Timer | undefined;
   #stopListening: () => void = () => {};
   #isEnded = false;
+  /** How many tokens in a row were refused. */
+  #refusals = 0;
 
   constructor(engine: Engine, options: SnapshotOptions, queue: EventQueue<SnapshotResponse>) {
     this.#engine = engine;
@@ -105,9 +108,20 @@ class SnapshotCall {
   }
 
   onReady(): void {
-    const slot = this.#engine.balancer.pick();
-    if (slot === undefined) this.#engine.balancer.wait(this);
-    else this.#open(slot);
+    const { authenticator, balancer } = this.#engine;
+    const slot = balancer.pick();
+    const token = authenticator === undefined ? anonymous : authenticator.token;
+    if (slot === undefined) balancer.wait(this);
+    else if (token === undefined) authenticator?.wait(this);
+    else this.#open(slot, token);
+  }
+
+  onToken(): void {
+    this.onReady();
+  }
+
+  onRefused(error: ConclaveError): void {
+    this.#end(error);
   }
 
   pause(): void {
@@ -128,22 +142,36 @@ class SnapshotCall {
     this.#end(this.#engine.closedError());
   }
 
-  #open(slot: Slot): void {
+  #open(slot: Slot, token: Token): void {
     this.#slot = slot;
     slot.begin(false);
     this.#stream = slot.connection.stream(
       Maintenance.methods.snapshot.path,
-      {},
+      { metadata: token.call },
       {
         onMessage: (bytes) => {
           slot.hear();
           this.#onMessage(bytes);
         },
-        onEnd: (end) => this.#end(end.code === 0 ? undefined : fromCallEnd(end, false)),
+        onEnd: (end) => this.#onEnd(end, token),
       },
     );
     this.#stream.write(Maintenance.methods.snapshot.input.encode({}));
     this.#stream.halfClose();
+  }
+
+  #onEnd(end: CallEnd, token: Token): void {
+    const slot = this.#slot;
+    const mayRenew = refusesToken(end.code, end.message) && this.#engine.authenticator !== undefined && ++this.#refusals <= refusalsMax;
+    if (!mayRenew || slot === undefined || this.#isEnded) {
+      this.#end(end.code === 0 ? undefined : fromCallEnd(end, false));
+      return;
+    }
+    // It is refused before anything is sent.
+    this.#slot = undefined;
+    slot.end(false, true);
+    this.#engine.authenticator?.refuse(token);
+    this.onReady();
   }
 
   #onMessage(bytes: Uint8Array): void {
@@ -163,6 +191,7 @@ class SnapshotCall {
     this.#stopListening();
     this.#engine.parked.delete(this);
     this.#engine.balancer.forget(this);
+    this.#engine.authenticator?.forget(this);
     this.#slot?.end(false, true);
     this.#stream?.cancel();
     this.#queue.end(error === undefined ? {} : { error });

@@ -10,11 +10,22 @@ export interface Waiter {
 export interface EndpointStatus {
   readonly address: string;
   readonly state: ConnectionState;
+  /** Why there is no connection, for people; absent while there is one, and before the first failure. */
+  readonly failure?: string;
+}
+
+/** For the message of an error: each endpoint, its state, and why. */
+export function describeEndpoints(endpoints: readonly EndpointStatus[]): string {
+  return endpoints.map(({ address, state, failure }) => `${address} ${state}${failure === undefined ? '' : `: ${failure}`}`).join(', ');
 }
 
 /** Spreads calls over the endpoints that are ready, in turn, and keeps those that want one until one is. */
 export class Balancer {
+  readonly #open: (address: string) => Slot;
   #slots: readonly Slot[] = [];
+  #wanted: ReadonlySet<string>;
+  /** No longer chosen from: each ends with what is still under way on it. */
+  #retired: readonly Slot[] = [];
   readonly #waiters = new Set<Waiter>();
   readonly #onChange: () => void;
   #ready: readonly Slot[] = [];
@@ -24,7 +35,22 @@ export class Balancer {
   constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, onChange: () => void) {
     this.#onChange = onChange;
     const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select() };
-    this.#slots = addresses.map((address) => new Slot(address, transport, runtime, settings, listener));
+    this.#open = (address) => new Slot(address, transport, runtime, settings, listener);
+    this.#wanted = new Set(addresses);
+    this.#slots = addresses.map(this.#open);
+    this.#onState();
+  }
+
+  /**
+   * Goes over to other addresses. Those that are not among them are used until one of the others is ready, for there may be no way to what a
+   * member calls its address; and what is under way on them ends in its own time.
+   */
+  update(addresses: readonly string[]): void {
+    if (this.#isClosed) return;
+    this.#wanted = new Set(addresses);
+    const known = new Set(this.#slots.map(({ address }) => address));
+    const added = addresses.filter((address) => !known.has(address)).map(this.#open);
+    this.#slots = [...this.#slots, ...added];
     this.#onState();
   }
 
@@ -51,8 +77,13 @@ export class Balancer {
     this.#waiters.delete(waiter);
   }
 
+  /** Whether for each endpoint the last attempt to connect failed. */
+  get isUnreachable(): boolean {
+    return this.#slots.every((slot) => slot.isUnreachable);
+  }
+
   status(): readonly EndpointStatus[] {
-    return this.#slots.map(({ address, state }) => ({ address, state }));
+    return this.#slots.map(({ address, state, failure }) => ({ address, state, ...(failure !== undefined && { failure }) }));
   }
 
   close(): void {
@@ -60,15 +91,25 @@ export class Balancer {
     this.#isClosed = true;
     this.#ready = [];
     this.#waiters.clear();
-    for (const slot of this.#slots) slot.close();
+    for (const slot of [...this.#slots, ...this.#retired]) slot.close();
   }
 
   #onState(): void {
     if (this.#isClosed) return;
+    this.#retire();
     this.#select();
     this.#onChange();
     if (this.#ready.length > 0) this.#release();
     else if (this.#waiters.size > 0) for (const slot of this.#slots) slot.wake();
+  }
+
+  #retire(): void {
+    const isWanted = ({ address }: Slot): boolean => this.#wanted.has(address);
+    if (this.#slots.every(isWanted) || !this.#slots.some((slot) => isWanted(slot) && slot.state === 'ready')) return;
+    const leaving = this.#slots.filter((slot) => !isWanted(slot));
+    this.#slots = this.#slots.filter(isWanted);
+    this.#retired = [...this.#retired, ...leaving].filter((slot) => !slot.isClosed);
+    for (const slot of leaving) slot.retire();
   }
 
   /** Those to choose from: the ready ones, and among them, if there are any, those that are not under suspicion. */

@@ -1,6 +1,8 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
-import { Balancer, type EndpointStatus } from './balancer.ts';
+import { Authenticator, authenticateProcedure, type Credentials, type Login } from './authenticator.ts';
+import { Balancer } from './balancer.ts';
+import { type ClientStatus, statusOf } from './client-status.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
 import type { KeepaliveSettings } from './slot.ts';
@@ -13,13 +15,9 @@ export interface EngineOptions {
   readonly deadlineMs: number;
   readonly keepalive: KeepaliveSettings;
   readonly ordered: boolean;
-}
-
-/** The state of the client's connections. */
-export interface ClientStatus {
-  /** `ready`: at least one endpoint is. `connecting`: none is yet, or again. `closed`: for good. */
-  readonly state: 'connecting' | 'ready' | 'closed';
-  readonly endpoints: readonly EndpointStatus[];
+  /** The transport speaks TLS. */
+  readonly isSecure: boolean;
+  readonly credentials?: Credentials | undefined;
 }
 
 const timerMaxMs = 2 ** 31 - 1;
@@ -27,7 +25,9 @@ const timerMaxMs = 2 ** 31 - 1;
 /** What all parts of a client share: the endpoints, the clock, and the rules by which calls are made. Speaks callbacks. */
 export class Engine implements CallHost {
   readonly runtime: Runtime;
+  readonly isSecure: boolean;
   readonly balancer: Balancer;
+  readonly authenticator: Authenticator | undefined;
   readonly parked: Set<Closable> = new Set();
   readonly order: ReadOrder | undefined;
   readonly #options: EngineOptions;
@@ -39,9 +39,11 @@ export class Engine implements CallHost {
 
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
+    this.isSecure = options.isSecure;
     this.#options = options;
     this.#deadlineMs = options.deadlineMs;
     this.order = options.ordered ? new ReadOrder() : undefined;
+    this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#tellStatus());
     this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 
@@ -86,9 +88,11 @@ export class Engine implements CallHost {
   }
 
   status(): ClientStatus {
-    const endpoints = this.balancer.status();
-    if (this.#isClosed) return { state: 'closed', endpoints };
-    return { state: endpoints.some(({ state }) => state === 'ready') ? 'ready' : 'connecting', endpoints };
+    return statusOf(this.balancer.status(), {
+      isClosed: this.#isClosed,
+      isUnreachable: this.balancer.isUnreachable,
+      refusal: this.authenticator?.refusal?.message,
+    });
   }
 
   /** Tells each change. Returns the unsubscribe function. */
@@ -110,6 +114,12 @@ export class Engine implements CallHost {
     this.balancer.close();
     this.#tellStatus();
     this.#statusListeners.clear();
+  }
+
+  #loginAs({ username: name, password }: Credentials): Login {
+    // Those who wait for the token have deadlines of their own.
+    const options = { deadlineMs: Number.POSITIVE_INFINITY };
+    return (resolve, reject) => this.start(authenticateProcedure, { name, password }, undefined, options, resolve, reject);
   }
 
   #tellStatus(): void {

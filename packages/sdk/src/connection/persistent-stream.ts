@@ -1,13 +1,13 @@
 import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
+import type { ConclaveError } from '../errors/conclave-error.ts';
+import { fromCallEnd, refusesToken } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
 import type { Engine } from './engine.ts';
 import type { Slot } from './slot.ts';
+import { anonymous, refusalsMax, type Token } from './token.ts';
 
 const reopenInitialMs = 20;
 const reopenMaxMs = 1_000;
-
-/** A member that lost its leader ends such a stream instead of letting it fall silent. */
-const requireLeader = { metadata: { hasleader: 'true' } };
 
 export interface PersistentStreamHandler {
   /** A new stream is open; nothing sent on an earlier one counts any more. */
@@ -18,6 +18,8 @@ export interface PersistentStreamHandler {
    * when another attempt would only be refused again, and then this stream is closed.
    */
   onLost(end: CallEnd | undefined): boolean;
+  /** The server does not accept the client's credentials. Returns whether to try again all the same; if not, this stream is closed. */
+  onRefused(error: ConclaveError): boolean;
 }
 
 /** A stream that is opened again, elsewhere if possible, whenever it breaks. What must be said again on a new one is the handler's matter. */
@@ -28,6 +30,9 @@ export class PersistentStream {
   readonly #backoff: Backoff;
   #stream: ClientStream | undefined;
   #slot: Slot | undefined;
+  #token: Token | undefined;
+  /** How many tokens in a row were refused. */
+  #refusals = 0;
   #avoid: Slot | undefined;
   #timer: Timer | undefined;
   #isPaused = false;
@@ -43,13 +48,25 @@ export class PersistentStream {
   /** Starts. Not done by the constructor, so that the handler can hold the stream when `onOpen` is called. */
   open(): void {
     if (this.#isClosed || this.#stream !== undefined) return;
-    const slot = this.#engine.balancer.pick(this.#avoid);
-    if (slot === undefined) this.#engine.balancer.wait(this);
-    else this.#openOn(slot);
+    const { balancer, authenticator } = this.#engine;
+    const slot = balancer.pick(this.#avoid);
+    const token = authenticator === undefined ? anonymous : authenticator.token;
+    if (slot === undefined) balancer.wait(this);
+    else if (token === undefined) authenticator?.wait(this);
+    else this.#openOn(slot, token);
   }
 
   onReady(): void {
     this.open();
+  }
+
+  onToken(): void {
+    this.open();
+  }
+
+  onRefused(error: ConclaveError): void {
+    if (!this.#handler.onRefused(error)) this.#isClosed = true;
+    this.#openLater();
   }
 
   get isOpen(): boolean {
@@ -71,7 +88,7 @@ export class PersistentStream {
     if (stream === undefined || slot === undefined) return;
     const deadline = this.#engine.runtime.monotonic() + timeoutMs;
     slot.begin(true);
-    slot.connection.unary(path, request, { deadline }, (end, response) => {
+    slot.connection.unary(path, request, { deadline, metadata: (this.#token ?? anonymous).call }, (end, response) => {
       slot.end(true, end.code === 0);
       if (this.#stream === stream) done(response);
     });
@@ -98,26 +115,44 @@ export class PersistentStream {
     this.#afterLoss(undefined);
   }
 
+  /**
+   * The server does not take the token that this stream was opened with: goes on with a new stream and another token. False, and nothing is
+   * done, when there is no other to be had.
+   */
+  renewToken(): boolean {
+    const stream = this.#stream;
+    if (stream === undefined || this.#slot === undefined || !this.#refuseToken()) return false;
+    this.#forget(this.#slot, true);
+    stream.cancel();
+    this.#afterLoss(undefined);
+    return true;
+  }
+
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#timer?.cancel();
     this.#engine.balancer.forget(this);
+    this.#engine.authenticator?.forget(this);
     const stream = this.#stream;
     if (this.#slot !== undefined) this.#forget(this.#slot, false);
     stream?.cancel();
   }
 
-  #openOn(slot: Slot): void {
+  #openOn(slot: Slot, token: Token): void {
     this.#slot = slot;
+    this.#token = token;
     slot.begin(false);
-    const stream: ClientStream = slot.connection.stream(this.#path, requireLeader, {
+    const options = { metadata: token.stream };
+    const stream: ClientStream = slot.connection.stream(this.#path, options, {
       onMessage: (bytes) => {
         if (this.#stream !== stream) return;
         slot.hear();
         this.#backoff.reset();
         this.#avoid = undefined;
+        const refusals = this.#refusals;
         this.#handler.onMessage(bytes);
+        if (refusals === this.#refusals) this.#refusals = 0;
       },
       onEnd: (end) => {
         if (this.#stream === stream) this.#onEnd(slot, end);
@@ -129,12 +164,27 @@ export class PersistentStream {
   }
 
   #onEnd(slot: Slot, end: CallEnd): void {
+    const isTokenRefused = refusesToken(end.code, end.message) && this.#engine.authenticator !== undefined;
+    const mayRenew = isTokenRefused && this.#refuseToken();
     this.#forget(slot, !end.notProcessed);
-    this.#afterLoss(end);
+    if (isTokenRefused && !mayRenew) this.onRefused(fromCallEnd(end, false));
+    else this.#afterLoss(isTokenRefused ? undefined : end);
+  }
+
+  /** Whether it makes sense to try another token. */
+  #refuseToken(): boolean {
+    const { authenticator } = this.#engine;
+    if (authenticator === undefined || this.#token === undefined) return false;
+    authenticator.refuse(this.#token);
+    return ++this.#refusals <= refusalsMax;
   }
 
   #afterLoss(end: CallEnd | undefined): void {
     if (!this.#handler.onLost(end)) this.#isClosed = true;
+    this.#openLater();
+  }
+
+  #openLater(): void {
     if (this.#isClosed) return;
     this.#timer = this.#engine.runtime.timer(this.#backoff.next(), () => this.open());
   }

@@ -2,6 +2,7 @@ import type { MessageCodec, Runtime } from '@conclave/wire';
 import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
 import type { Balancer } from './balancer.ts';
 import type { ReadOrder } from './read-order.ts';
+import type { TokenSource } from './token.ts';
 
 /** How a call may be treated when its outcome is in doubt. Made once per remote procedure, never per call. */
 export interface Procedure<Request, Response, Context, Result> {
@@ -13,6 +14,8 @@ export interface Procedure<Request, Response, Context, Result> {
   readonly isRepeatable: boolean;
   /** The store's revision as the response tells it, where it does. Reads of a client that is ordered are held against it. */
   revision?(response: Response): number;
+  /** Sent without saying who sends it, and without waiting until that can be said. Default: false. */
+  readonly isAnonymous?: boolean;
   /** Called just before each time the request is sent. */
   readonly onSend?: (context: Context) => void;
   /** Turns the response into what the caller gets. */
@@ -39,7 +42,9 @@ export interface Closable {
 export interface CallHost {
   readonly runtime: Runtime;
   readonly balancer: Balancer;
-  /** Calls that wait for an endpoint or for their next attempt. */
+  /** Undefined: the client has no credentials. */
+  readonly authenticator: TokenSource | undefined;
+  /** Calls that wait for an endpoint, for a token, or for their next attempt. */
   readonly parked: Set<Closable>;
   readonly isClosed: boolean;
   /** Present if reads must not go back. */

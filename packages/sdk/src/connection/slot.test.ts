@@ -198,7 +198,79 @@ describe('the status', () => {
     });
     expect(seen).toEqual([
       { address: 'a:1', state: 'ready' },
-      { address: 'b:2', state: expect.stringMatching(/failed|connecting/) },
+      { address: 'b:2', state: expect.stringMatching(/failed|connecting/), failure: 'the connection failed' },
     ]);
+  });
+
+  /** What a client with these endpoints says, one line a change. */
+  async function told(options: {
+    endpoints: string;
+    reach: (address: string) => boolean | 'silent';
+  }): Promise<ScriptedClient & { readonly lines: string[] }> {
+    const scripted = await scriptedClient({
+      endpoints: options.endpoints,
+      lazy: true,
+      prepare: (script) => {
+        script.reach = options.reach;
+      },
+    });
+    const lines: string[] = [];
+    scripted.client.status().subscribe(({ state, reason }) => {
+      const line = reason === undefined ? state : `${state} (${reason})`;
+      if (lines.at(-1) !== line) lines.push(line);
+    });
+    return { ...scripted, lines };
+  }
+
+  test('is connecting until an attempt to connect has ended', async () => {
+    const { runtime, lines } = await told({ endpoints: 'a:1', reach: () => 'silent' });
+    await runtime.advance(4_900);
+    expect(lines).toEqual(['connecting']);
+    await runtime.advance(200);
+    expect(lines.at(-1)).toBe('failed (a:1 connecting: no connection within 5000 ms)');
+  });
+
+  test('is degraded while an endpoint is out of reach, and says why', async () => {
+    let isBack = false;
+    const { runtime, lines } = await told({ endpoints: 'a:1,b:2', reach: (address) => address === 'a:1' || isBack });
+    await runtime.advance(5_000);
+    isBack = true;
+    await runtime.advance(5_000);
+    expect(lines.slice(0, -1).every((line) => /^(ready|degraded \(b:2 (failed|connecting): the connection failed\))$/.test(line))).toBe(
+      true,
+    );
+    expect(lines.at(-2)).toMatch(/^degraded/);
+    expect(lines.at(-1)).toBe('ready');
+  });
+
+  test('is failed once an attempt to connect has failed, until one succeeds', async () => {
+    let isThere = false;
+    const { runtime, lines, script } = await told({ endpoints: 'a:1', reach: () => isThere });
+    await runtime.advance(3_000);
+    expect(lines.at(-1)).toMatch(/^failed \(a:1 (failed|connecting): the connection failed\)$/);
+    isThere = true;
+    await runtime.advance(3_000);
+    expect(lines.at(-1)).toBe('ready');
+    lines.length = 0;
+    isThere = false;
+    script.cut();
+    await runtime.advance(3_000);
+    expect(lines[0]).toBe('connecting (a:1 failed: the connection failed)');
+    expect(lines.at(-1)).toMatch(/^failed/);
+  });
+
+  test('names an endpoint that does not answer attempts to connect', async () => {
+    const { runtime, client } = await scriptedClient({
+      endpoints: 'a:1,b:2',
+      prepare: (script) => {
+        script.reach = (address) => (address === 'a:1' ? true : 'silent');
+      },
+    });
+    await runtime.advance(6_000);
+    let reason: string | undefined;
+    client.status().subscribe((status) => {
+      reason = status.reason;
+    });
+    expect(reason).toBe('b:2 connecting: no connection within 5000 ms');
   });
 });

@@ -42,6 +42,11 @@ export class Slot {
   #connection: Connection;
   #unsubscribe: () => void = () => {};
   #isClosed = false;
+  #isRetired = false;
+  #failure: string | undefined;
+  /** Whether what fails next is an attempt to connect, not a connection. */
+  #isAttempt = true;
+  #isUnreachable = false;
 
   #retryTimer: Timer | undefined;
   #retryAt = 0;
@@ -75,6 +80,20 @@ export class Slot {
 
   get state(): ConnectionState {
     return this.#connection.state;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Why there is no connection, once there was a failure; undefined while there is one. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /** Whether the last attempt to connect failed. A connection that is lost is only the beginning of the next attempt. */
+  get isUnreachable(): boolean {
+    return this.#isUnreachable;
   }
 
   /** Whether the peer owes a sign of life. What can go elsewhere should. */
@@ -113,6 +132,7 @@ export class Slot {
     this.#inFlight--;
     if (wasAwaited) this.#awaiting--;
     if (heard) this.#heard = true;
+    if (this.#isRetired && this.#inFlight === 0) this.close();
   }
 
   /** The peer spoke. */
@@ -123,6 +143,12 @@ export class Slot {
   /** Something that should have come has not: ask the peer for a sign of life as soon as the server tolerates it. */
   suspect(): void {
     this.#ping();
+  }
+
+  /** Nothing new starts here. Closes with the last call or stream, or with the connection. */
+  retire(): void {
+    this.#isRetired = true;
+    if (this.#inFlight === 0 || this.state !== 'ready') this.close();
   }
 
   close(): void {
@@ -148,8 +174,20 @@ export class Slot {
     if (state === 'ready') {
       this.#backoff.reset();
       this.#silentMs = 0;
+      this.#failure = undefined;
+      this.#isUnreachable = false;
+      this.#isAttempt = false;
     }
-    if (state === 'failed') this.#setRetryTimer(this.#backoff.next(), true);
+    if (state === 'failed' && this.#isRetired) {
+      this.close();
+      return;
+    }
+    if (state === 'failed') {
+      this.#failure = this.#connection.failure ?? 'the connection failed';
+      this.#isUnreachable = this.#isAttempt;
+      this.#isAttempt = true;
+      this.#setRetryTimer(this.#backoff.next(), true);
+    }
     this.#listener.onState();
   }
 
@@ -169,7 +207,9 @@ export class Slot {
 
   #setConnectTimer(): void {
     this.#clearConnectTimer();
-    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(), { background: true });
+    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(`no connection within ${connectTimeoutMs} ms`), {
+      background: true,
+    });
   }
 
   #clearConnectTimer(): void {
@@ -217,12 +257,16 @@ export class Slot {
     if (asked !== this.#connection || this.#isClosed) return;
     this.#isPinging = false;
     if (isAlive) this.#silentMs = 0;
-    if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
-    else this.#replace();
+    if (this.#isRetired && !isAlive) this.close();
+    else if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
+    else this.#replace('no answer to a ping');
   }
 
-  #replace(): void {
+  #replace(why: string): void {
     if (this.#isClosed) return;
+    this.#failure = why;
+    this.#isUnreachable = this.#isAttempt;
+    this.#isAttempt = true;
     const old = this.#connection;
     this.#unsubscribe();
     this.#clearConnectTimer();

@@ -1,11 +1,13 @@
-import type { Call, CallEnd, Timer } from '@conclave/wire';
+import type { Call, CallEnd, CallOptions, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromCallEnd, isTransient, outcomeOf } from '../errors/from-call-end.ts';
+import { fromCallEnd, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
+import { describeEndpoints } from './balancer.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
 import type { Slot } from './slot.ts';
+import { notIdentified, refusalsMax, type Token } from './token.ts';
 
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
@@ -34,6 +36,9 @@ export class UnaryCall<Request, Response, Context, Result> {
   #isSettled = false;
   #isCancelled = false;
   #slot: Slot | undefined;
+  #token: Token | undefined;
+  /** How many tokens were refused. */
+  #refusals = 0;
   #call: Call | undefined;
   /** The last failure, for when there is no next attempt. */
   #failure: CallEnd | undefined;
@@ -94,20 +99,48 @@ export class UnaryCall<Request, Response, Context, Result> {
     this.#attempt(undefined);
   }
 
+  /** The client can say who it is: the waiting is over. */
+  onToken(): void {
+    this.#attempt(undefined);
+  }
+
+  onRefused(error: ConclaveError): void {
+    this.#fail(error);
+  }
+
   #attempt(avoid: Slot | undefined): void {
     if (this.#isSettled) return;
     this.#stopWaiting();
     const slot = this.#host.balancer.pick(avoid);
     if (slot === undefined) this.#wait();
-    else this.#send(slot);
+    else if (this.#identify()) this.#send(slot);
+  }
+
+  /** Whether it can be said whose call this is, if that is to be said. If not yet, waits for it. */
+  #identify(): boolean {
+    const { authenticator } = this.#host;
+    if (authenticator === undefined || this.#procedure.isAnonymous === true) return true;
+    this.#token = authenticator.token;
+    if (this.#token !== undefined) return true;
+    this.#park(() => this.#fail(this.#host.balancer.pick() === undefined ? this.#unreachableError() : notIdentified()));
+    authenticator.wait(this);
+    return false;
   }
 
   #send(slot: Slot): void {
     this.#slot = slot;
     slot.begin(true);
     this.#procedure.onSend?.(this.#context);
-    const options = this.#deadline === Number.POSITIVE_INFINITY ? noOptions : { deadline: this.#deadline };
-    this.#call = slot.connection.unary(this.#procedure.path, this.#request, options, (end, response) => this.#onDone(end, response));
+    this.#call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) =>
+      this.#onDone(end, response),
+    );
+  }
+
+  #callOptions(): CallOptions {
+    const isTimed = this.#deadline !== Number.POSITIVE_INFINITY;
+    if (this.#token === undefined) return isTimed ? { deadline: this.#deadline } : noOptions;
+    const metadata = this.#token.call;
+    return isTimed ? { deadline: this.#deadline, metadata } : { metadata };
   }
 
   #onDone(end: CallEnd, response: Uint8Array | undefined): void {
@@ -121,6 +154,7 @@ export class UnaryCall<Request, Response, Context, Result> {
     slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
     if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
     else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
+    else if (this.#mayRenew(end)) this.#renew(end, slot);
     else if (this.#mayRepeat(end)) this.#retry(end, slot);
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
   }
@@ -129,6 +163,17 @@ export class UnaryCall<Request, Response, Context, Result> {
     if (end.code === DEADLINE_EXCEEDED && this.#host.runtime.monotonic() >= this.#deadline) return false;
     // Our server says of a request that was lost with a leader that it never took effect: then it is as good as never sent.
     return end.notProcessed || ((this.#procedure.isRepeatable || outcomeOf(end) === 'not-applied') && isTransient(end));
+  }
+
+  #mayRenew(end: CallEnd): boolean {
+    return this.#token !== undefined && refusesToken(end.code, end.message) && this.#refusals < refusalsMax;
+  }
+
+  /** Goes out again with another token. The first time at once: most often a token was merely too old. */
+  #renew(end: CallEnd, slot: Slot): void {
+    this.#host.authenticator?.refuse(this.#token as Token);
+    if (this.#refusals++ === 0) this.#attempt(undefined);
+    else this.#retry(end, slot);
   }
 
   #retry(end: CallEnd, slot: Slot): void {
@@ -175,11 +220,15 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   /** Waits for an endpoint, at most until the deadline. */
   #wait(): void {
-    this.#host.parked.add(this);
+    this.#park(() => this.#fail(this.#unreachableError()));
     this.#host.balancer.wait(this);
+  }
+
+  /** Nothing is under way from here on, until something is there or the time is over. */
+  #park(giveUp: () => void): void {
+    this.#host.parked.add(this);
     if (this.#deadline === Number.POSITIVE_INFINITY) return;
-    const delayMs = Math.max(0, this.#deadline - this.#host.runtime.monotonic());
-    this.#timer = this.#host.runtime.timer(delayMs, () => this.#fail(this.#unreachableError()));
+    this.#timer = this.#host.runtime.timer(Math.max(0, this.#deadline - this.#host.runtime.monotonic()), giveUp);
   }
 
   #stopWaiting(): void {
@@ -187,7 +236,9 @@ export class UnaryCall<Request, Response, Context, Result> {
       this.#timer.cancel();
       this.#timer = undefined;
     }
-    if (this.#host.parked.size > 0 && this.#host.parked.delete(this)) this.#host.balancer.forget(this);
+    if (this.#host.parked.size === 0 || !this.#host.parked.delete(this)) return;
+    this.#host.balancer.forget(this);
+    this.#host.authenticator?.forget(this);
   }
 
   #succeed(bytes: Uint8Array, slot: Slot): void {
@@ -234,11 +285,11 @@ export class UnaryCall<Request, Response, Context, Result> {
   }
 
   #unreachableError(): ConclaveError {
-    const addresses = this.#host.balancer.status().map(({ address, state }) => `${address} ${state}`);
+    const endpoints = describeEndpoints(this.#host.balancer.status());
     const last = this.#failure === undefined || this.#failure.message === '' ? '' : `; last failure: ${this.#failure.message}`;
     return new ConclaveError({
       code: 'unavailable',
-      message: `no endpoint could be reached in time (${addresses.join(', ')})${last}`,
+      message: `no endpoint could be reached in time (${endpoints})${last}`,
       // Whatever was sent before was proved unseen, or the call is one that has no effect.
       outcome: 'not-applied',
     });

@@ -50,6 +50,13 @@ export function isRefusedStream(end: CallEnd): boolean {
   return refusals.has(end.code) || end.code === StatusCode.RESOURCE_EXHAUSTED;
 }
 
+/** Whether what ended so was refused for its token alone: with another it may be taken. Nothing was done. */
+export function refusesToken(code: number | undefined, message: string): boolean {
+  const row = findWireError(code, message);
+  // The second is said to those who bring none, as a client does while it is told that none is needed.
+  return row?.retry === 'reauthenticate' || row?.key === 'user-empty';
+}
+
 /** The error for a call that ended badly. `isMutation` says whether there was an effect to be in doubt about. */
 export function fromCallEnd(end: CallEnd, isMutation: boolean): ConclaveError {
   const row = findWireError(end.code, end.message);

@@ -1,9 +1,10 @@
 import { type Init, KV, type RangeRequest, type RangeResponse, StatusCode } from '@conclave/protocol';
-import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
+import type { CallEnd, ClientStream, Metadata, Timer } from '@conclave/wire';
 import { onAbort } from '../connection/abort.ts';
 import type { Engine } from '../connection/engine.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import type { Slot } from '../connection/slot.ts';
+import { anonymous } from '../connection/token.ts';
 
 const { path, input, output } = KV.methods.rangeStream;
 
@@ -18,12 +19,15 @@ export class RangeStreams {
 
   /** Undefined: this client cannot have one, or not now. */
   open(request: Init<RangeRequest>, options: RequestOptions | undefined): RangeStream | undefined {
-    const slot = this.#isOffered ? this.#engine.balancer.pick() : undefined;
-    if (slot === undefined) return undefined;
+    const { authenticator, balancer } = this.#engine;
+    // A plain read waits for a token, and renews one that is refused.
+    const token = authenticator === undefined ? anonymous : authenticator.token;
+    const slot = this.#isOffered && token !== undefined ? balancer.pick() : undefined;
+    if (slot === undefined || token === undefined) return undefined;
     const onEnd = ({ code }: CallEnd): void => {
       if (code === StatusCode.UNIMPLEMENTED) this.#isOffered = false;
     };
-    return new RangeStream(this.#engine, slot, request, options, onEnd);
+    return new RangeStream(this.#engine, { slot, metadata: token.call }, request, options, onEnd);
   }
 }
 
@@ -40,14 +44,20 @@ export class RangeStream {
   #isEnded = false;
   #isWhole = false;
 
-  constructor(engine: Engine, slot: Slot, request: Init<RangeRequest>, options: RequestOptions | undefined, onEnd: (end: CallEnd) => void) {
+  constructor(
+    engine: Engine,
+    { slot, metadata }: { readonly slot: Slot; readonly metadata: Metadata },
+    request: Init<RangeRequest>,
+    options: RequestOptions | undefined,
+    onEnd: (end: CallEnd) => void,
+  ) {
     this.#engine = engine;
     this.#options = options;
     // Awaited, so that a peer that falls silent is found out as soon as with any call.
     slot.begin(true);
     this.#stream = slot.connection.stream(
       path,
-      {},
+      { metadata },
       {
         onMessage: (bytes) => {
           slot.hear();

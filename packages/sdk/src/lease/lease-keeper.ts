@@ -57,6 +57,10 @@ export class LeaseKeeper {
         // Whatever was said against the stream, there is nothing better to do than to try again while the leases last.
         return true;
       },
+      onRefused: (error) => {
+        this.#engine.runtime.log.warn({ error }, 'leases cannot be renewed; trying again while they last');
+        return true;
+      },
     });
   }
 

@@ -1,5 +1,6 @@
 import { onAbort } from '../connection/abort.ts';
-import type { ClientStatus, Engine } from '../connection/engine.ts';
+import type { ClientStatus } from '../connection/client-status.ts';
+import type { Engine } from '../connection/engine.ts';
 import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix, Target } from '../kv/key-range.ts';
 import { toCounter } from '../kv/text.ts';

@@ -3,7 +3,7 @@ import type { CallEnd } from '@conclave/wire';
 import type { Engine } from '../connection/engine.ts';
 import { PersistentStream } from '../connection/persistent-stream.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromCallEnd, isRefusedStream } from '../errors/from-call-end.ts';
+import { fromCallEnd, fromReason, isRefusedStream } from '../errors/from-call-end.ts';
 import { headerRevision } from '../kv/result.ts';
 import type { Watcher } from './watcher.ts';
 
@@ -43,6 +43,7 @@ export class WatchStream {
       onOpen: () => this.#onOpen(),
       onMessage: (bytes) => this.#onMessage(bytes),
       onLost: (end) => this.#onLost(end),
+      onRefused: (error) => this.#onRefused(error),
     });
   }
 
@@ -117,7 +118,11 @@ export class WatchStream {
     if (verdict === 'go-on' || this.#watchers.get(id) !== watcher) return;
     // On a stream of its own time, so that a server that takes watches off again and again is asked ever more slowly.
     if (verdict === 'recreate') this.#stream.reopen();
-    else this.#forget(id);
+    else if (verdict === 'ended') this.#forget(id);
+    else if (!this.#stream.renewToken()) {
+      this.#forget(id);
+      watcher.fail(fromReason(response.cancelReason));
+    }
   }
 
   #onLost(end: CallEnd | undefined): boolean {
@@ -125,6 +130,12 @@ export class WatchStream {
     this.#owner?.onBroken();
     if (end === undefined || !isRefusedStream(end)) return true;
     this.#failAll(fromCallEnd(end, false));
+    return false;
+  }
+
+  #onRefused(error: ConclaveError): boolean {
+    this.#isOpen = false;
+    this.#failAll(error);
     return false;
   }
 

@@ -8,7 +8,7 @@ import {
   type KeyValue as WireKeyValue,
 } from '@conclave/protocol';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromReason } from '../errors/from-call-end.ts';
+import { fromReason, refusesToken } from '../errors/from-call-end.ts';
 import type { WireRange } from '../kv/key-range.ts';
 
 /** Receives what one watch tells. After `onFailure` nothing comes. */
@@ -35,7 +35,7 @@ export interface WatchSpec extends WireRange {
 }
 
 /** What a response means for the stream that carried it. */
-export type Verdict = 'go-on' | 'ended' | 'recreate';
+export type Verdict = 'go-on' | 'ended' | 'recreate' | 'token-refused';
 
 /**
  * The memory of one watch across all the streams it lives on.
@@ -139,6 +139,7 @@ export class Watcher {
     // Not on our request, as that takes the watch off the stream at once. Without a reason, or with one that passes, nothing stands against
     // going on.
     if (cancelReason === '' || findWireError(undefined, cancelReason)?.retry === 'unavailable') return 'recreate';
+    if (refusesToken(undefined, cancelReason)) return 'token-refused';
     this.fail(fromReason(cancelReason));
     return 'ended';
   }

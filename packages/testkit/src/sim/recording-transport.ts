@@ -71,6 +71,9 @@ function record(connection: Connection, options: RecordingOptions): Connection {
     get state() {
       return connection.state;
     },
+    get failure() {
+      return connection.failure;
+    },
     onState: (listener) => connection.onState(listener),
     connect: () => connection.connect(),
     ping: (timeoutMs, done) => connection.ping(timeoutMs, done),
