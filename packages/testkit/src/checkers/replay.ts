@@ -253,8 +253,9 @@ class Replayer {
     const bySignature = new Map<string, Candidate>();
     const offer = (author: Author, changes: readonly WatchEvent[]): void => {
       if (!fits(evidence, changes)) return;
-      // Two undecided operations that do the same stand for each other. Nothing else stands for one: it is still to come then.
-      const kind = author.type === 'operation' ? author.operation.outcome.status : author.type;
+      // Two undecided operations that ask for the same stand for each other. Those that only do the same now may differ in what they can do later.
+      const kind =
+        author.type === 'operation' ? `${author.operation.outcome.status} ${JSON.stringify(author.operation.request)}` : author.type;
       const signature = `${kind} ${JSON.stringify(changes)}`;
       if (!bySignature.has(signature)) bySignature.set(signature, { author, changes });
     };
