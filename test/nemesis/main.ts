@@ -9,7 +9,7 @@ const { values, positionals } = parseArgs({
   options: {
     /** etcd: to know that the harness and its checkers judge the original as correct. */
     target: { type: 'string', default: 'conclave' },
-    /** One round of everything: for CI. */
+    /** One round of every scenario, without the measurements: for CI. */
     short: { type: 'boolean', default: false },
     rounds: { type: 'string' },
     /** At least so many members in every scenario that has more than one. */
@@ -51,6 +51,10 @@ async function main(): Promise<boolean> {
     for (const scenario of chosen) {
       if (kind === 'etcd' && scenario.oursOnly !== undefined) {
         say(`skipped   ${scenario.name}: ${scenario.oursOnly}`);
+        continue;
+      }
+      if (values.short && 'measure' in scenario) {
+        say(`skipped   ${scenario.name}: it is about the machine too, and belongs on one that does nothing else`);
         continue;
       }
       const report =
