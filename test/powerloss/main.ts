@@ -12,7 +12,7 @@ const { values } = parseArgs({
     images: { type: 'string', default: '400' },
     lanes: { type: 'string', default: '2' },
     /** Share of the images that are of a cluster of three which loses its power as a whole. */
-    clusters: { type: 'string', default: '0.15' },
+    clusters: { type: 'string', default: '0.08' },
     help: { type: 'boolean', default: false },
   },
 });
@@ -134,5 +134,5 @@ function keep(image: string): string {
   return kept;
 }
 
-if (values.help) say('npm run powerloss -- [--images 400] [--lanes 2] [--clusters 0.15]');
+if (values.help) say('npm run powerloss -- [--images 400] [--lanes 2] [--clusters 0.08]');
 else await main();
