@@ -241,7 +241,9 @@ describe.each(lines)('etcdctl %s', (line) => {
     for (const driven of [theirs, ours]) {
       const removed = driven.member('added');
       await expect(removed.restart()).rejects.toThrow();
-      expect((await within('the removed member ends', removed.exited, startMs)).code, removed.output).toBe(0);
+      const { code } = await within('the removed member ends', removed.exited, startMs);
+      // etcd says 0 or 1: the end meets it while it starts.
+      if (driven === ours) expect(code, removed.output).toBe(0);
     }
   });
 });
