@@ -55,6 +55,42 @@ test('a refusal after a lost answer leaves the outcome unknown', async () => {
   await expect(scripted.runtime.run(commit())).rejects.toMatchObject({ code: 'permission-denied', outcome: 'unknown' });
 });
 
+const leaseGone = (call: ScriptedCall): void => call.end(StatusCode.NOT_FOUND, { message: 'etcdserver: requested lease not found' });
+
+test('when the lease of the marks is gone another is granted, but not once a sending may have been done: its mark went with the lease', async () => {
+  onTxn = (call, nth) => (nth === 1 ? leaseGone(call) : done(call));
+  expect((await scripted.runtime.run(commit())).succeeded).toBe(true);
+  expect(grants).toHaveLength(2);
+  sent = [];
+  onTxn = (call, nth) => (nth === 1 ? lost(call) : nth === 2 ? leaseGone(call) : done(call));
+  await expect(scripted.runtime.run(commit())).rejects.toMatchObject({ code: 'lease-not-found', outcome: 'unknown' });
+  expect(sent).toHaveLength(2);
+});
+
+test('a commit in doubt stays with its lease, whatever lease others were given since', async () => {
+  onTxn = (call, nth) => {
+    if (nth === 1) lost(call);
+    else if (nth === 2) leaseGone(call);
+    else done(call);
+  };
+  const first = commit();
+  // Finds the lease of both gone while the first waits to be sent again.
+  scripted.runtime.timer(1, () => void other());
+  let second: Promise<unknown> | undefined;
+  const other = (): void => {
+    second = scripted.client.txn().then(put('k', 'w')).once('other').commit();
+  };
+  await scripted.runtime.run(first);
+  await scripted.runtime.run(second ?? Promise.reject(new Error('the second was not begun')));
+  expect(grants).toHaveLength(2);
+  const leaseOf = (name: string): unknown[] =>
+    sent
+      .filter((request) => mark(request).endsWith(name))
+      .map((request) => request.success[0]?.requestTxn?.success.map(({ requestPut }) => requestPut?.lease).find((lease) => lease !== 0n));
+  expect(leaseOf('/id')).toEqual([1n, 1n]);
+  expect(leaseOf('/other')).toEqual([1n, 2n]);
+});
+
 test('a mark that was found says that it was done, even when the rest cannot be read', async () => {
   const kv = { key: Buffer.from('conclave/once/txn/id'), value: Buffer.from('1'), createRevision: 7 };
   onTxn = (call) => call.reply(TxnResponse.encode({ header: { revision: 9 }, responses: [{ responseRange: { kvs: [kv] } }] }));

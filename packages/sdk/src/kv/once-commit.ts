@@ -30,6 +30,8 @@ export class OnceCommit {
   readonly #marker: OnceMarker;
   readonly #ttlSeconds: number;
   readonly #limit: TimeLimit;
+  /** The one of the first sending is the one of all: that it is gone shows that the mark may be too. */
+  #lease: bigint | undefined;
   /** Whether an earlier sending may have been, or may still be, done. */
   #isDoubtful = false;
 
@@ -59,9 +61,11 @@ export class OnceCommit {
         return await this.#attempt();
       } catch (error) {
         if (!isConclaveError(error)) throw error;
-        if (isConclaveError(error, 'lease-not-found') && !hasNewLease) {
-          // It may be the marks' own lease that somebody revoked. If it is one of the transaction's, the next answer is the same.
+        if (isConclaveError(error, 'lease-not-found') && !hasNewLease && !this.#isDoubtful) {
+          // It may be the marks' own lease that somebody revoked. If it is one of the transaction's, the next answer is the same. Not when an
+          // earlier sending may have been done: its mark went with the lease, and nothing would keep the next one from doing it again.
           hasNewLease = true;
+          this.#lease = undefined;
           markers.forget(this.#ttlSeconds);
           continue;
         }
@@ -76,7 +80,8 @@ export class OnceCommit {
 
   async #attempt(): Promise<TxnResponse> {
     this.#limit.check();
-    const lease = await this.#inTime(this.#source.markers.take(this.#ttlSeconds));
+    this.#lease ??= await this.#inTime(this.#source.markers.take(this.#ttlSeconds));
+    const lease = this.#lease;
     const response = await sendTxn(this.#source.engine, this.#marker.request(lease), 'writes', this.#limit.rest());
     if (response.succeeded) {
       const first = response.responses[0]?.responseTxn;

@@ -1,7 +1,7 @@
-import { type Init, KV, type RangeRequest, type RangeResponse, type KeyValue as WireKeyValue } from '@conclave/protocol';
+import type { KeyValue as WireKeyValue } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
-import type { Procedure } from '../connection/procedure.ts';
 import type { WireRange } from '../kv/key-range.ts';
+import { readRange } from '../kv/read-range.ts';
 import { concatBytes } from '../kv/text.ts';
 
 /** Keys a page: enough to make the round trips not matter, few enough to keep messages small. */
@@ -15,13 +15,14 @@ export interface PinnedList {
 
 /** Reads ranges page by page, all as they were at the revision of the first page, which is linearizable. Takes as long as it must. */
 export async function pinnedList(engine: Engine, ranges: readonly WireRange[], signal: AbortSignal): Promise<PinnedList> {
+  const options = { deadlineMs: Number.POSITIVE_INFINITY, signal };
   let revision = 0;
   const kvs: WireKeyValue[][] = [];
   for (const { key, rangeEnd } of ranges) {
     const found: WireKeyValue[] = [];
     let start: Uint8Array | undefined = key;
     while (start !== undefined) {
-      const page = await request(engine, { key: start, rangeEnd, limit: pageKeys, revision }, signal);
+      const page = await readRange(engine, { key: start, rangeEnd, limit: pageKeys, revision }, options);
       if (revision === 0) revision = page.header?.revision ?? 0;
       for (const kv of page.kvs) found.push(kv);
       const last = found.at(-1);
@@ -33,17 +34,3 @@ export async function pinnedList(engine: Engine, ranges: readonly WireRange[], s
 }
 
 const zero: Uint8Array = new Uint8Array([0]);
-
-const pageProcedure: Procedure<Init<RangeRequest>, RangeResponse, undefined, RangeResponse> = {
-  path: KV.methods.range.path,
-  input: KV.methods.range.input,
-  output: KV.methods.range.output,
-  isRepeatable: true,
-  result: (response) => response,
-};
-
-function request(engine: Engine, message: Init<RangeRequest>, signal: AbortSignal): Promise<RangeResponse> {
-  return new Promise((resolve, reject) => {
-    engine.start(pageProcedure, message, undefined, { deadlineMs: Number.POSITIVE_INFINITY, signal }, resolve, reject);
-  });
-}
