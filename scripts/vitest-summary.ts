@@ -1,19 +1,23 @@
 import type { Reporter, TestModule } from 'vitest/node';
 
-/** Says at the end which tests were not run, by name: the name holds the reason. Then the counts, on a line of their own. */
+/** Says at the end which tests were not run, by name: the name holds the reason. Then what failed, and the counts, on a line of their own. */
 export default class Summary implements Reporter {
   onTestRunEnd(modules: readonly TestModule[]): void {
     const counts = { passed: 0, failed: 0, skipped: 0 };
     const skipped: string[] = [];
+    const failed: string[] = [];
     for (const module of modules) {
       for (const test of module.children.allTests()) {
-        const { state } = test.result();
+        const { state, errors = [] } = test.result();
         if (state === 'pending') continue;
         counts[state] += 1;
-        if (state === 'skipped') skipped.push(`${module.relativeModuleId}: ${test.fullName}`);
+        const name = `${module.relativeModuleId}: ${test.fullName}`;
+        if (state === 'skipped') skipped.push(name);
+        if (state === 'failed') failed.push([name, ...errors.map(({ message, stack }) => stack ?? message)].join('\n'));
       }
     }
     if (skipped.length > 0) console.log(`\nNot run:\n${skipped.map((name) => `  ${name}`).join('\n')}`);
+    if (failed.length > 0) console.log(`\nFailed:\n${failed.join('\n')}`);
     console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   }
 }
