@@ -19,7 +19,6 @@ async function replay(): Promise<unknown> {
     await pause(1);
   const seconds = (performance.now() - startedAt) / 1000;
   const { user, system } = process.cpuUsage(cpu);
-  await watching.stop();
   return { events, seconds, cpuSeconds: (user + system) / 1e6 };
 }
 
