@@ -95,8 +95,11 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
-  forget(lease: Lease): void {
+  onEnd(lease: Lease, state: 'lost' | 'revoked', reason: string): void {
     this.#keeper.forget(lease);
+    if (state === 'revoked' || this.#engine.isClosed) return;
+    this.#engine.meter?.metrics.leaseLost();
+    this.#engine.runtime.log.warn({ lease: lease.id.toString(16), reason }, 'a lease was lost');
   }
 
   #hold(id: bigint, ttlSeconds: number, provenAt: Instant): Lease {

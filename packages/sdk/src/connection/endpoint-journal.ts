@@ -1,0 +1,34 @@
+import type { ConnectionState, Logger } from '@conclave/wire';
+import type { Meter } from '../metrics/meter.ts';
+
+/** Tells what becomes of the endpoints: the metrics every change, the log what an operator wants to know of it, and that once. */
+export class EndpointJournal {
+  readonly #log: Logger;
+  readonly #meter: Meter | undefined;
+  /** Whether each endpoint was ready when it was last told of. */
+  readonly #wasReady = new Map<string, boolean>();
+
+  constructor(log: Logger, meter: Meter | undefined) {
+    this.#log = log;
+    this.#meter = meter;
+  }
+
+  change(endpoint: string, state: ConnectionState, reason: string | undefined): void {
+    this.#meter?.endpointChanged(endpoint, state);
+    const wasReady = this.#wasReady.get(endpoint);
+    if (state === 'ready') {
+      this.#wasReady.set(endpoint, true);
+      if (wasReady !== true) this.#log.info({ endpoint }, 'an endpoint is ready');
+    } else if (wasReady === true) {
+      this.#wasReady.set(endpoint, false);
+      this.#log.warn({ endpoint, reason: reason ?? 'the connection ended' }, 'an endpoint was lost');
+    } else if (state === 'failed') {
+      this.#wasReady.set(endpoint, false);
+      const again = wasReady === false;
+      this.#log[again ? 'debug' : 'warn'](
+        { endpoint, reason },
+        again ? 'an endpoint still cannot be reached' : 'an endpoint cannot be reached',
+      );
+    }
+  }
+}
