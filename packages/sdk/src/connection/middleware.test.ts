@@ -206,7 +206,7 @@ describe('middleware', () => {
       'by rejecting',
       (why: unknown): Middleware =>
         async () => {
-          await undefined;
+          await Promise.resolve();
           throw why;
         },
     ],
