@@ -103,6 +103,7 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
   const ordered = options.ordered === true;
   const { middleware } = options;
+  if (middleware?.some((one) => typeof one !== 'function') === true) throw invalidArgument('each of middleware must be a function');
   const meter = options.metrics && new Meter(options.metrics, runtime);
   const engine = new Engine({
     addresses,

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { Maintenance, SnapshotResponse } from '@conclave/protocol';
 import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
 import { onAbort } from '../connection/abort.ts';
+import { heldBack } from '../connection/call-errors.ts';
 import type { Engine } from '../connection/engine.ts';
 import { Passage } from '../connection/passage.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
@@ -85,6 +86,8 @@ class SnapshotCall {
   #timer: Timer | undefined;
   #stopListening: () => void = () => {};
   #passage: Passage | undefined;
+  /** Whether the middleware let it pass, if there is any. */
+  #hasPassed = true;
   #isEnded = false;
   /** How many tokens in a row were refused. */
   #refusals = 0;
@@ -119,9 +122,11 @@ class SnapshotCall {
       deadline: Number.POSITIVE_INFINITY,
       request: undefined,
     } as const;
+    this.#hasPassed = false;
     this.#passage = new Passage(middleware, runtime, init);
     this.#passage.enter({
       onPassed: () => {
+        this.#hasPassed = true;
         if (!this.#isEnded) this.onReady();
       },
       onRefused: (error) => this.#end(error),
@@ -222,6 +227,7 @@ class SnapshotCall {
   }
 
   #lateError(): ConclaveError {
+    if (!this.#hasPassed) return heldBack();
     const code = this.#stream === undefined ? 'unavailable' : 'deadline-exceeded';
     const message = this.#stream === undefined ? 'the member could not be reached in time' : 'the member did not begin a snapshot in time';
     return new ConclaveError({ code, message, outcome: 'not-applied' });

@@ -59,6 +59,7 @@ export class Balancer {
    */
   update(addresses: readonly string[]): void {
     if (this.#isClosed) return;
+    this.#owner.journal.replace([...this.#wanted], addresses);
     this.#wanted = new Set(addresses);
     const known = new Set(this.#slots.map(({ address }) => address));
     const added = addresses.filter((address) => !known.has(address)).map(this.#open);

@@ -13,6 +13,15 @@ export class EndpointJournal {
     this.#meter = meter;
   }
 
+  /** The endpoints are others from now on. */
+  replace(before: readonly string[], after: readonly string[]): void {
+    const added = after.filter((endpoint) => !before.includes(endpoint));
+    const removed = before.filter((endpoint) => !after.includes(endpoint));
+    if (added.length === 0 && removed.length === 0) return;
+    for (const endpoint of removed) this.#wasReady.delete(endpoint);
+    this.#log.info({ added, removed }, 'the endpoints are others now');
+  }
+
   change(endpoint: string, state: ConnectionState, reason: string | undefined): void {
     this.#meter?.endpointChanged(endpoint, state);
     const wasReady = this.#wasReady.get(endpoint);

@@ -3,6 +3,7 @@ import {
   AuthenticateResponse,
   LeaseGrantRequest,
   LeaseGrantResponse,
+  MemberListResponse,
   PutResponse,
   RangeResponse,
   WatchRequest,
@@ -55,6 +56,19 @@ describe('the log tells', () => {
     isUp = true;
     await runtime.advance(2_000);
     expect(lines().at(-1)).toEqual({ level: 'info', endpoint: 'a:1', msg: 'an endpoint is ready' });
+  });
+
+  test('when the endpoints are others, and nothing when they are the same', async () => {
+    const { runtime, client, script, lines } = await logging();
+    const members = [{ name: 'one', clientUrls: ['http://b:2'] }];
+    script.onCall = (call) => call.reply(MemberListResponse.encode({ members }));
+    await runtime.run(client.sync());
+    await runtime.run(client.sync());
+    await runtime.advance(10);
+    expect(lines('info').slice(1)).toEqual([
+      { level: 'info', added: ['b:2'], removed: ['a:1'], msg: 'the endpoints are others now' },
+      { level: 'info', endpoint: 'b:2', msg: 'an endpoint is ready' },
+    ]);
   });
 
   test('once when an endpoint cannot be reached from the beginning', async () => {
@@ -151,6 +165,19 @@ describe('the log tells', () => {
     expect(lines('warn')).toEqual([
       { level: 'warn', lease: id, slackMs: 2_500, reason: 'no answer to a renewal', msg: 'a lease is at risk' },
       { level: 'warn', lease: id, reason: 'no renewal got through in time', msg: 'a lease was lost' },
+    ]);
+  });
+
+  test('that a lease is at risk when there is no way to a server', async () => {
+    const { runtime, client, script, lines } = await logging();
+    script.onCall = (call) => call.reply(LeaseGrantResponse.encode({ id: LeaseGrantRequest.decode(call.request).id, ttl: 9 }));
+    const lease = await runtime.run(client.lease.grant({ ttlSeconds: 9 }));
+    script.reach = () => false;
+    script.cut();
+    await runtime.advance(4_000);
+    const reason = 'no endpoint can be reached';
+    expect(lines('warn').slice(1)).toEqual([
+      { level: 'warn', lease: lease.id.toString(16), slackMs: 5_500, reason, msg: 'a lease is at risk' },
     ]);
   });
 

@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { PutResponse, RangeResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
+import { PutResponse, RangeResponse, RangeStreamResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
 import { type CallAttempt, type CallReport, type InterceptedCall, type Middleware, prefix, put } from '@conclave/sdk';
 import { type ScriptedClient, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
@@ -310,6 +310,10 @@ describe('middleware', () => {
   });
 });
 
+test('what is no function is no middleware', async () => {
+  await expect(scriptedClient({ middleware: ['log' as unknown as Middleware] })).rejects.toMatchObject({ code: 'invalid-argument' });
+});
+
 describe('a stream', () => {
   /** Serves any watch. */
   const serve = ({ script }: ScriptedClient): void => {
@@ -426,6 +430,37 @@ describe('a stream', () => {
     };
     expect(await failure(runtime.run(snapshot()))).toMatchObject({ code: 'refused', outcome: 'not-applied' });
     expect(script.streams).toHaveLength(1);
+  });
+
+  test('of a range that is held back opens later', async () => {
+    const { client, runtime, script } = await scriptedClient({
+      middleware: [(call, next) => (call.method === 'RangeStream' ? void runtime.timer(300, next) : next())],
+    });
+    const page = RangeResponse.encode({ header: { revision: 7 }, kvs: [{ key: Buffer.from('k') }], more: true, count: 2 });
+    script.onCall = (call) => call.reply(page);
+    script.onStream = (stream) => {
+      const rangeResponse = { header: { revision: 7 }, kvs: [{ key: Buffer.from('l') }], count: 1 };
+      stream.send(RangeStreamResponse.encode({ rangeResponse }));
+      stream.end(0);
+    };
+    const keys: string[] = [];
+    const scan = async (): Promise<void> => {
+      for await (const { key } of client.scan(prefix(''))) keys.push(key);
+    };
+    await runtime.run(scan());
+    expect(keys).toEqual(['k', 'l']);
+    expect(script.stream.at).toBe(300);
+    expect(script.calls).toHaveLength(1);
+  });
+
+  test('of a snapshot that is held back for too long fails at its deadline', async () => {
+    const { client, runtime, script } = await scriptedClient({ middleware: [() => {}] });
+    const snapshot = async (): Promise<void> => {
+      for await (const _ of client.maintenance.at('a:1').snapshot({ deadlineMs: 300 })) expect.unreachable();
+    };
+    expect(await failure(runtime.run(snapshot()))).toMatchObject({ code: 'deadline-exceeded', outcome: 'not-applied' });
+    expect(runtime.monotonic()).toBe(300);
+    expect(script.streams).toHaveLength(0);
   });
 
   test('of a range that is refused is read in pages', async () => {

@@ -62,8 +62,9 @@ export class RangeStream {
     this.#engine = engine;
     this.#options = options;
     this.#onEnd = onEnd;
+    const bytes = input.encode(request);
     if (engine.middleware === undefined) {
-      this.#open(way, request);
+      this.#open(way, bytes);
       return;
     }
     const init = { kind: 'stream', path, isRepeatable: true, deadline: Number.POSITIVE_INFINITY, request } as const;
@@ -73,7 +74,7 @@ export class RangeStream {
         // It may have taken a while.
         const now = this.#isEnded ? undefined : wayOf(engine);
         if (now === undefined) this.#end();
-        else this.#open(now, request);
+        else this.#open(now, bytes);
       },
       onRefused: (error) => {
         this.#passage?.end(error);
@@ -82,7 +83,7 @@ export class RangeStream {
     });
   }
 
-  #open({ slot, metadata }: Way, request: Init<RangeRequest>): void {
+  #open({ slot, metadata }: Way, request: Uint8Array): void {
     this.#passage?.attempt(slot.address);
     // Awaited, so that a peer that falls silent is found out as soon as with any call.
     slot.begin(true);
@@ -102,7 +103,7 @@ export class RangeStream {
         },
       },
     );
-    this.#stream.write(input.encode(request));
+    this.#stream.write(request);
     this.#stream.halfClose();
   }
 
