@@ -15,7 +15,7 @@ export type LeaseState = 'held' | 'lost' | 'revoked';
 /** What a lease asks of its keeper. */
 export interface LeaseHolder {
   /** The lease is no longer held. */
-  onEnd(lease: Lease, state: 'lost' | 'revoked', why: string): void;
+  onEnd(lease: Lease, state: Exclude<LeaseState, 'held'>, why: string): void;
   revoke(lease: Lease, options: RequestOptions | undefined): Promise<void>;
 }
 
