@@ -13,6 +13,17 @@ const etcd = 'etcd 3.5';
 
 describe.each([
   { page: 'views', servers: [ours, etcd], says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1'] },
+  {
+    page: 'observability',
+    servers: [ours, etcd],
+    says: [
+      'refused: this service only reads',
+      "name: 'checkout'",
+      "name: 'etcdserverpb.KV/Txn'",
+      'method="Put",code="ok"} 1',
+      '"msg":"an endpoint is ready"',
+    ],
+  },
   // Ours takes no snapshots yet.
   { page: 'upkeep', servers: [etcd], says: ['default 3.5.', 'true'] },
 ])('$page', ({ page, servers, says }) => {

@@ -3,6 +3,7 @@ import {
   type Client,
   type Codec,
   ConclaveError,
+  connect,
   type DeleteResult,
   del,
   type Entry,
@@ -15,8 +16,11 @@ import {
   key,
   type ListResult,
   list,
+  type Metrics,
+  type Middleware,
   message,
   type Namespace,
+  type Outcome,
   type PutOperation,
   type PutResult,
   prefix,
@@ -32,6 +36,10 @@ import {
   type WatchEvent,
   type WatchProgress,
 } from '@conclave/sdk';
+import { spans } from '@conclave/sdk/opentelemetry';
+import { promMetrics } from '@conclave/sdk/prom-client';
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { firstValueFrom, map, type Observable } from 'rxjs';
 
 /** Fails to compile unless the two types are the same. */
@@ -280,6 +288,34 @@ export async function upkeep(): Promise<void> {
   await client.roles.grantPermission('reader', { type: 'delete', target: 'k' });
   // @ts-expect-error a user has a password, or says that it has none
   await client.users.add('ann', {});
+}
+
+export async function observing(): Promise<void> {
+  const patient: Middleware = async (call, next) => {
+    await Promise.resolve();
+    next();
+    same<typeof call.kind, 'unary' | 'stream'>(true);
+    same<typeof call.key, Uint8Array | undefined>(true);
+    call.onEnd((report) => {
+      same<typeof report.outcome, Outcome | undefined>(true);
+      same<typeof report.error, ConclaveError | undefined>(true);
+      // @ts-expect-error what happened cannot be changed
+      report.outcome = 'applied';
+    });
+    call.onAttempt(({ after }) => same<typeof after, { readonly grpcCode: number; readonly message: string } | undefined>(true));
+    // @ts-expect-error metadata is text
+    call.setMetadata('x-attempt', 1);
+  };
+  const metrics: Metrics = promMetrics({ client: 'orders', register: new Registry() });
+  await connect({ endpoints: 'a:1', middleware: [patient, spans({ propagate: true })], metrics, log: pino() });
+  await connect({ endpoints: 'a:1', log: console });
+  // @ts-expect-error a middleware stands in a list
+  await connect({ endpoints: 'a:1', middleware: patient });
+  // @ts-expect-error a log takes four levels
+  await connect({ endpoints: 'a:1', log: { info() {} } });
+  // @ts-expect-error a middleware returns nothing
+  const wrong: Middleware = () => 7;
+  void wrong;
 }
 
 export function errors(error: unknown): void {

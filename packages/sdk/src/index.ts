@@ -1,5 +1,6 @@
 /** The client of etcd v3, and of every server that speaks its protocol. */
 
+export type { ConnectionState, Logger } from '@conclave/wire';
 export type { Pem, TlsOptions } from '@conclave/wire/grpc-client';
 export type { AuthClient, AuthStatus } from './admin/auth-client.ts';
 export type { ClusterClient, MemberAdded, MembersOptions } from './admin/cluster-client.ts';
@@ -16,6 +17,7 @@ export type { Credentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientState, ClientStatus } from './connection/client-status.ts';
 export type { SyncOptions } from './connection/endpoint-sync.ts';
+export type { CallAttempt, CallReport, InterceptedCall, Middleware } from './connection/middleware.ts';
 export type { RequestOptions } from './connection/procedure.ts';
 export {
   type ClientErrorCode,
@@ -62,6 +64,7 @@ export { type NestedTxn, type OnceOptions, type Txn, txn } from './kv/txn.ts';
 export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';
 export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
+export type { ClientGauges, Metrics } from './metrics/metrics.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';

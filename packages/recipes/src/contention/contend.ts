@@ -245,7 +245,7 @@ async function persist<Result>(
 async function leaveSoon(place: Place, sent: Promise<Entry | undefined>): Promise<void> {
   const { client } = place;
   const left = leaveWith(place, sent).catch((error: unknown) => {
-    client.runtime.log.warn({ error, key: place.key }, 'a place in a queue was not given back; it ends with its lease');
+    client.runtime.log.warn({ err: error, key: place.key }, 'a place in a queue was not given back; it ends with its lease');
   });
   let stop: (() => void) | undefined;
   const patience = new Promise<void>((resolve) => {

@@ -1,9 +1,17 @@
 import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
-import { type KeepaliveSettings, Slot } from './slot.ts';
+import type { EndpointJournal } from './endpoint-journal.ts';
+import { type KeepaliveSettings, Slot, type SlotListener } from './slot.ts';
 
 /** Told once that some endpoint is ready. */
 export interface Waiter {
   onReady(): void;
+}
+
+/** Whoever hears of all endpoints. */
+export interface BalancerOwner {
+  readonly journal: EndpointJournal;
+  /** The status is another. */
+  onChange(): void;
 }
 
 /** The state of one endpoint. */
@@ -27,14 +35,18 @@ export class Balancer {
   /** No longer chosen from: each ends with what is still under way on it. */
   #retired: readonly Slot[] = [];
   readonly #waiters = new Set<Waiter>();
-  readonly #onChange: () => void;
+  readonly #owner: BalancerOwner;
   #ready: readonly Slot[] = [];
   #turn = 0;
   #isClosed = false;
 
-  constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, onChange: () => void) {
-    this.#onChange = onChange;
-    const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select() };
+  constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, owner: BalancerOwner) {
+    this.#owner = owner;
+    const listener: SlotListener = {
+      onChange: (address, state, failure) => owner.journal.change(address, state, failure),
+      onState: () => this.#onState(),
+      onSuspicion: () => this.#select(),
+    };
     this.#open = (address) => new Slot(address, transport, runtime, settings, listener);
     this.#wanted = new Set(addresses);
     this.#slots = addresses.map(this.#open);
@@ -47,6 +59,7 @@ export class Balancer {
    */
   update(addresses: readonly string[]): void {
     if (this.#isClosed) return;
+    this.#owner.journal.replace([...this.#wanted], addresses);
     this.#wanted = new Set(addresses);
     const known = new Set(this.#slots.map(({ address }) => address));
     const added = addresses.filter((address) => !known.has(address)).map(this.#open);
@@ -98,7 +111,7 @@ export class Balancer {
     if (this.#isClosed) return;
     this.#retire();
     this.#select();
-    this.#onChange();
+    this.#owner.onChange();
     if (this.#ready.length > 0) this.#release();
     else if (this.#waiters.size > 0) for (const slot of this.#slots) slot.wake();
   }

@@ -39,9 +39,8 @@ export class EndpointSync {
     const again = (): void => {
       if (!this.#engine.isClosed) this.#timer = runtime.timer(intervalMs, () => this.repeat(intervalMs), { background: true });
     };
-    this.sync().then(again, (error: unknown) => {
-      if (!this.#engine.isClosed)
-        runtime.log.warn({ error }, 'the members could not be asked for; going on with the endpoints known so far');
+    this.sync().then(again, (err: unknown) => {
+      if (!this.#engine.isClosed) runtime.log.warn({ err }, 'the members could not be asked for; going on with the endpoints known so far');
       again();
     });
   }

@@ -23,6 +23,8 @@ export function clampKeepalive(keepaliveMs = 10_000, keepaliveTimeoutMs = 2_000)
 }
 
 export interface SlotListener {
+  /** What becomes of the connection, for the record. */
+  onChange(address: string, state: ConnectionState, failure: string | undefined): void;
   onState(): void;
   /** `isSuspect` changed. */
   onSuspicion(): void;
@@ -178,12 +180,13 @@ export class Slot {
       this.#isUnreachable = false;
       this.#isAttempt = false;
     }
+    if (state === 'failed') this.#failure = this.#connection.failure ?? 'the connection failed';
+    this.#listener.onChange(this.address, state, this.#failure);
     if (state === 'failed' && this.#isRetired) {
       this.close();
       return;
     }
     if (state === 'failed') {
-      this.#failure = this.#connection.failure ?? 'the connection failed';
       this.#isUnreachable = this.#isAttempt;
       this.#isAttempt = true;
       this.#setRetryTimer(this.#backoff.next(), true);
@@ -268,6 +271,7 @@ export class Slot {
     this.#isUnreachable = this.#isAttempt;
     this.#isAttempt = true;
     const old = this.#connection;
+    this.#listener.onChange(this.address, 'failed', why);
     this.#unsubscribe();
     this.#clearConnectTimer();
     this.#isPinging = false;

@@ -3,7 +3,8 @@ import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
-import { describeEndpoints } from './balancer.ts';
+import { cancelled, heldBack, stale, unreachable } from './call-errors.ts';
+import { Passage } from './passage.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
 import type { Slot } from './slot.ts';
@@ -45,6 +46,9 @@ export class UnaryCall<Request, Response, Context, Result> {
   #backoff: Backoff | undefined;
   #timer: Timer | undefined;
   #stopListening: (() => void) | undefined;
+  readonly #passage: Passage | undefined;
+  /** When it began, if that is measured; NaN: it has not. */
+  #startedAt = Number.NaN;
 
   constructor(
     host: CallHost,
@@ -64,6 +68,9 @@ export class UnaryCall<Request, Response, Context, Result> {
     this.#seen = host.order?.highest ?? 0;
     this.#resolve = resolve;
     this.#reject = reject;
+    if (host.middleware === undefined) return;
+    const { path, isRepeatable } = procedure;
+    this.#passage = new Passage(host.middleware, host.runtime, { kind: 'unary', path, isRepeatable, deadline: this.#deadline, request });
   }
 
   start(): void {
@@ -73,12 +80,27 @@ export class UnaryCall<Request, Response, Context, Result> {
     }
     if (this.#signal !== undefined) {
       if (this.#signal.aborted) {
-        this.#fail(this.#cancelledError('not-applied'));
+        this.#fail(cancelled(this.#signal, 'not-applied'));
         return;
       }
       this.#stopListening = onAbort(this.#signal, () => this.cancel());
     }
-    this.#attempt(undefined);
+    if (this.#host.meter !== undefined) this.#startedAt = this.#host.meter.callStarted();
+    if (this.#passage === undefined) this.#attempt(undefined);
+    else this.#pass(this.#passage);
+  }
+
+  /** Goes out once the middleware lets it, at most until the deadline. */
+  #pass(passage: Passage): void {
+    let hasPassed = false;
+    passage.enter({
+      onPassed: () => {
+        hasPassed = true;
+        this.#attempt(undefined);
+      },
+      onRefused: (error) => this.#fail(error),
+    });
+    if (!hasPassed && !this.#isSettled) this.#park(() => this.#fail(heldBack()));
   }
 
   /** Gives the call up. An answer that is already on its way in still counts. */
@@ -86,7 +108,7 @@ export class UnaryCall<Request, Response, Context, Result> {
     if (this.#isSettled || this.#isCancelled) return;
     this.#isCancelled = true;
     if (this.#call !== undefined) this.#call.cancel();
-    else this.#fail(this.#cancelledError('not-applied'));
+    else this.#fail(cancelled(this.#signal, 'not-applied'));
   }
 
   /** The client closes. A call under way is ended by its connection; this is for those that wait. */
@@ -122,24 +144,36 @@ export class UnaryCall<Request, Response, Context, Result> {
     if (authenticator === undefined || this.#procedure.isAnonymous === true) return true;
     this.#token = authenticator.token;
     if (this.#token !== undefined) return true;
-    this.#park(() => this.#fail(this.#host.balancer.pick() === undefined ? this.#unreachableError() : notIdentified()));
+    this.#park(() =>
+      this.#fail(this.#host.balancer.pick() === undefined ? unreachable(this.#host.balancer.status(), this.#failure) : notIdentified()),
+    );
     authenticator.wait(this);
     return false;
   }
 
   #send(slot: Slot): void {
+    if (this.#slot !== undefined) this.#noteRepeat(slot);
     this.#slot = slot;
     slot.begin(true);
+    this.#passage?.attempt(slot.address);
     this.#procedure.onSend?.(this.#context);
     this.#call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) =>
       this.#onDone(end, response),
     );
   }
 
+  #noteRepeat(slot: Slot): void {
+    const { path } = this.#procedure;
+    const { code: grpcCode, message: reason } = this.#failure ?? {};
+    this.#host.meter?.callRepeated(path);
+    this.#host.runtime.log.debug({ path, endpoint: slot.address, grpcCode, reason }, 'a call is sent once more');
+  }
+
   #callOptions(): CallOptions {
     const isTimed = this.#deadline !== Number.POSITIVE_INFINITY;
-    if (this.#token === undefined) return isTimed ? { deadline: this.#deadline } : noOptions;
-    const metadata = this.#token.call;
+    const own = this.#token?.call;
+    const metadata = this.#passage === undefined ? own : this.#passage.metadata(own);
+    if (metadata === undefined) return isTimed ? { deadline: this.#deadline } : noOptions;
     return isTimed ? { deadline: this.#deadline, metadata } : { metadata };
   }
 
@@ -152,8 +186,9 @@ export class UnaryCall<Request, Response, Context, Result> {
       return;
     }
     slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
+    this.#passage?.fail(end.code, end.message);
     if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
-    else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
+    else if (this.#isCancelled) this.#fail(cancelled(this.#signal, this.#outcomeOf(end)));
     else if (this.#mayRenew(end)) this.#renew(end, slot);
     else if (this.#mayRepeat(end)) this.#retry(end, slot);
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
@@ -205,12 +240,13 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   /** The member that answered is behind. */
   #askAnother(slot: Slot): void {
+    this.#passage?.fail(0, 'the answer was from before what this client has seen');
     const isFirst = this.#backoff === undefined;
     this.#backoff ??= new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
     const delayMs = isFirst && this.#host.balancer.hasOther(slot) ? 0 : this.#backoff.next();
     if (this.#host.isClosed) this.#fail(this.#host.closedError());
-    else if (this.#isCancelled) this.#fail(this.#cancelledError('not-applied'));
-    else if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) this.#fail(this.#staleError());
+    else if (this.#isCancelled) this.#fail(cancelled(this.#signal, 'not-applied'));
+    else if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) this.#fail(stale(this.#seen));
     else if (delayMs === 0) this.#attempt(slot);
     else {
       this.#host.parked.add(this);
@@ -220,7 +256,7 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   /** Waits for an endpoint, at most until the deadline. */
   #wait(): void {
-    this.#park(() => this.#fail(this.#unreachableError()));
+    this.#park(() => this.#fail(unreachable(this.#host.balancer.status(), this.#failure)));
     this.#host.balancer.wait(this);
   }
 
@@ -249,50 +285,34 @@ export class UnaryCall<Request, Response, Context, Result> {
         this.#askAnother(slot);
         return;
       }
+      this.#host.meter?.see(this.#procedure.revision?.(response) ?? 0);
       result = this.#procedure.result(response, this.#context);
     } catch (cause) {
       const outcome = this.#procedure.isRepeatable ? 'not-applied' : 'applied';
       this.#fail(new ConclaveError({ code: 'internal', message: `${this.#procedure.path}: unreadable response`, outcome, cause }));
       return;
     }
-    this.#settle();
+    this.#settle(undefined);
     this.#resolve(result);
   }
 
   #fail(error: ConclaveError): void {
     if (this.#isSettled) return;
     this.#stopWaiting();
-    this.#settle();
+    this.#settle(error);
     this.#reject(error);
   }
 
-  #settle(): void {
+  #settle(error: ConclaveError | undefined): void {
     this.#isSettled = true;
     this.#stopListening?.();
+    // One that could not begin has not been seen by anybody.
+    if (!Number.isNaN(this.#startedAt)) this.#host.meter?.callEnded(this.#procedure.path, error?.code ?? 'ok', this.#startedAt);
+    this.#passage?.end(error);
   }
 
   #outcomeOf(end: CallEnd): ConclaveError['outcome'] {
     return this.#procedure.isRepeatable ? 'not-applied' : outcomeOf(end);
-  }
-
-  #cancelledError(outcome: ConclaveError['outcome']): ConclaveError {
-    return new ConclaveError({ code: 'cancelled', message: 'the call was cancelled', outcome, cause: this.#signal?.reason });
-  }
-
-  #staleError(): ConclaveError {
-    const message = `no member answered in time that is at revision ${this.#seen}, which this client has seen`;
-    return new ConclaveError({ code: 'stale', message, outcome: 'not-applied' });
-  }
-
-  #unreachableError(): ConclaveError {
-    const endpoints = describeEndpoints(this.#host.balancer.status());
-    const last = this.#failure === undefined || this.#failure.message === '' ? '' : `; last failure: ${this.#failure.message}`;
-    return new ConclaveError({
-      code: 'unavailable',
-      message: `no endpoint could be reached in time (${endpoints})${last}`,
-      // Whatever was sent before was proved unseen, or the call is one that has no effect.
-      outcome: 'not-applied',
-    });
   }
 }
 

@@ -20,6 +20,8 @@ export type ClientErrorCode =
   | 'cancelled'
   /** The client was closed before or during the call. */
   | 'client-closed'
+  /** A {@link Middleware} of the client did not let the call pass: nothing was sent, and what it threw is the `cause`. */
+  | 'refused'
   /** An argument cannot be sent as given; nothing was. */
   | 'invalid-argument'
   /** A value is not what the codec of its key space accepts: one to be written, or one that is stored. See `details`. */

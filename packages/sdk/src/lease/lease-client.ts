@@ -18,7 +18,7 @@ import { ConclaveError, invalidArgument, isConclaveError, type Outcome } from '.
 import type { KeyPrefix } from '../kv/key-range.ts';
 import { type Integer, toId, toText } from '../kv/text.ts';
 import { type Instant, now } from './instant.ts';
-import { Lease, type LeaseHolder } from './lease.ts';
+import { Lease, type LeaseHolder, type LeaseState } from './lease.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 
 export interface GrantOptions extends RequestOptions {
@@ -95,8 +95,11 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
-  forget(lease: Lease): void {
+  onEnd(lease: Lease, state: Exclude<LeaseState, 'held'>, reason: string): void {
     this.#keeper.forget(lease);
+    if (state !== 'lost' || this.#engine.isClosed) return;
+    this.#engine.meter?.metrics.leaseLost();
+    this.#engine.runtime.log.warn({ lease: lease.id.toString(16), reason }, 'a lease was lost');
   }
 
   #hold(id: bigint, ttlSeconds: number, provenAt: Instant): Lease {

@@ -14,7 +14,8 @@ export type LeaseState = 'held' | 'lost' | 'revoked';
 
 /** What a lease asks of its keeper. */
 export interface LeaseHolder {
-  forget(lease: Lease): void;
+  /** The lease is no longer held. */
+  onEnd(lease: Lease, state: Exclude<LeaseState, 'held'>, why: string): void;
   revoke(lease: Lease, options: RequestOptions | undefined): Promise<void>;
 }
 
@@ -129,7 +130,7 @@ export class Lease implements HeldLease, AsyncDisposable {
     if (this.#state !== 'held') return;
     this.#state = state;
     this.#timer?.cancel();
-    this.#holder.forget(this);
+    this.#holder.onEnd(this, state, why);
     const code = state === 'lost' ? 'lease-lost' : 'lease-revoked';
     const init = { code, message: `lease ${this.id.toString(16)}: ${why}`, outcome: 'not-applied' } as const;
     this.#controller.abort(new ConclaveError(cause === undefined ? init : { ...init, cause }));
