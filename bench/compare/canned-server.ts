@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2';
-import { Event_EventType, RangeResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
+import { Event_EventType, type Init, type KeyValue, RangeResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
 
 const header = { clusterId: 1n, memberId: 1n, revision: 1_000_000, raftTerm: 2 };
 
@@ -11,15 +11,7 @@ export class CannedServer implements AsyncDisposable {
   readonly #watch: readonly Uint8Array[];
 
   private constructor(keys: number, keyBytes: number, events: number, eventBytes: number) {
-    const kv = (n: number, bytes: number) => ({
-      key: Buffer.from(`canned/${n}`),
-      value: Buffer.alloc(bytes, 'x'),
-      createRevision: n + 1,
-      modRevision: n + 1,
-      version: 1,
-    });
-    const kvs = Array.from({ length: keys }, (_, n) => kv(n, keyBytes));
-    this.#range = framed(RangeResponse.encode({ header, kvs, count: keys }));
+    this.#range = framed(rangeOf(keys, keyBytes));
     const responses = [WatchResponse.encode({ header, created: true })];
     // As etcd has them when a watch catches up: up to a thousand revisions at a time.
     for (let first = 0; first < events; first += 1_000) {
@@ -77,6 +69,15 @@ export class CannedServer implements AsyncDisposable {
 }
 
 const prefixBytes = 5;
+
+/** The answer to a range of so many keys with values of so many bytes. */
+export function rangeOf(keys: number, valueBytes: number): Uint8Array {
+  return RangeResponse.encode({ header, kvs: Array.from({ length: keys }, (_, n) => kv(n, valueBytes)), count: keys });
+}
+
+function kv(n: number, valueBytes: number): Init<KeyValue> {
+  return { key: Buffer.from(`canned/${n}`), value: Buffer.alloc(valueBytes, 'x'), createRevision: n + 1, modRevision: n + 1, version: 1 };
+}
 
 function framed(message: Uint8Array): Buffer {
   const prefix = Buffer.alloc(prefixBytes);

@@ -1,10 +1,13 @@
 // A client in a process of its own, whose CPU time, memory and heap are then its own. Arguments: what to do, which client, the server's address.
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { RangeResponse } from '@conclave/protocol';
+import { rangeOf } from './canned-server.ts';
 import { type ClientName, connectCompared, pause } from './compared.ts';
 
 const [what = '', name = '', address = '', ...rest] = process.argv.slice(2);
 
-const tasks: Readonly<Record<string, () => Promise<unknown>>> = { replay, slow, heap, list };
+const tasks: Readonly<Record<string, () => Promise<unknown>>> = { replay, slow, heap, list, decode };
 
 /** Every event of a history, from its first revision on: events a second. */
 async function replay(): Promise<unknown> {
@@ -81,6 +84,39 @@ async function list(): Promise<unknown> {
   await Promise.all(Array.from({ length: 4 }, worker));
   const { user, system } = process.cpuUsage(cpu);
   return { kvs, seconds: (performance.now() - startedAt) / 1000, cpuSeconds: (user + system) / 1e6 };
+}
+
+/** The answer to such a range, from bytes to the message, with nothing around it: how many key-value pairs a second. */
+async function decode(): Promise<unknown> {
+  const [ms = ''] = rest;
+  const bytes = Buffer.from(rangeOf(1_000, 256));
+  const once = name === 'ours' ? () => RangeResponse.decode(bytes).kvs.length : await etcd3Decoder(bytes);
+  const during = (time: number): number => {
+    let kvs = 0;
+    for (const until = performance.now() + time; performance.now() < until; ) kvs += once();
+    return kvs;
+  };
+  during(Number(ms) / 3);
+  const startedAt = performance.now();
+  const kvs = during(Number(ms));
+  return { kvs, seconds: (performance.now() - startedAt) / 1000 };
+}
+
+/** As etcd3 sets up the loader of its messages. */
+async function etcd3Decoder(bytes: Buffer): Promise<() => number> {
+  const require = createRequire(createRequire(import.meta.url).resolve('etcd3'));
+  const { loadSync } = require('@grpc/proto-loader') as {
+    loadSync(file: string, options: object): Record<string, Record<string, unknown>>;
+  };
+  const loaded = loadSync(require.resolve('../proto/rpc.proto'), {
+    keepCase: true,
+    longs: String,
+    enums: String,
+    defaults: true,
+    oneofs: true,
+  });
+  const range = loaded['etcdserverpb.KV']?.['Range'] as { responseDeserialize(bytes: Buffer): { kvs: unknown[] } };
+  return () => range.responseDeserialize(bytes).kvs.length;
 }
 
 function residentBytes(): number {
