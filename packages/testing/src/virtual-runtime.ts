@@ -16,7 +16,7 @@ export interface VirtualRuntimeOptions {
   readonly sharesTurns?: boolean;
 }
 
-export interface RunOptions {
+export interface VirtualRunOptions {
   /** Give up after this many virtual milliseconds. Default 60,000. */
   readonly deadlineMs?: number;
 }
@@ -106,7 +106,7 @@ export class VirtualRuntime implements Runtime {
    * Moves time from timer to timer until `condition` holds; it is asked once everything has settled. Rejects when the deadline passes first, or
    * when no timer is left that could ever make it true.
    */
-  async runUntil(condition: () => boolean, options: RunOptions = {}): Promise<void> {
+  async runUntil(condition: () => boolean, options: VirtualRunOptions = {}): Promise<void> {
     const allowed = options.deadlineMs ?? 60_000;
     const deadline = this.#now + allowed;
     await this.#drive(() => {
@@ -121,7 +121,7 @@ export class VirtualRuntime implements Runtime {
   }
 
   /** Moves time until the promise has settled, and returns or throws what it did. */
-  async run<T>(promise: Promise<T>, options: RunOptions = {}): Promise<T> {
+  async run<T>(promise: Promise<T>, options: VirtualRunOptions = {}): Promise<T> {
     let isSettled = false;
     const settled = (): void => {
       isSettled = true;
