@@ -33,10 +33,19 @@ export interface VirtualRunOptions {
  * An exception thrown by a timer or by an end-of-turn callback rejects the `advance` or `runUntil` that was driving.
  *
  * @example
+ * ```ts
  * const runtime = new VirtualRuntime({ seed: 7 });
  * let fired = false;
  * runtime.timer(5_000, () => { fired = true; });
  * await runtime.advance(5_000); // fired is true, no real second has passed
+ * runtime.suspend(60_000); // a closed lid
+ * runtime.stepWall(-1_000); // a time daemon
+ * console.log(runtime.monotonic(), runtime.boot(), new Date(runtime.wall())); // 5000 65000 …
+ * runtime.endOfTurn(() => console.log(runtime.random()));
+ * await runtime.runUntil(() => fired);
+ * const later = new Promise((resolve) => void runtime.timer(1_000, () => resolve('done')));
+ * console.log(await runtime.run(later)); // done
+ * ```
  */
 export class VirtualRuntime implements Runtime {
   readonly log: Logger;

@@ -82,7 +82,14 @@ export class Lease implements HeldLease, AsyncDisposable {
     return this.#controller.signal;
   }
 
-  /** For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held. */
+  /**
+   * For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held.
+   *
+   * @example
+   * ```ts
+   * if (lease.remaining() < 2_000) console.log('renewals do not get through');
+   * ```
+   */
   remaining(): number {
     this.#check();
     return this.#state === 'held' ? this.#remainingMs() : 0;
@@ -92,6 +99,10 @@ export class Lease implements HeldLease, AsyncDisposable {
    * Throws unless the lease is held.
    *
    * @throws ConclaveError `lease-lost`, `lease-revoked`
+   * @example
+   * ```ts
+   * lease.assertHeld(); // before each step of what only its holder may do
+   * ```
    */
   assertHeld(): void {
     this.#check();
@@ -101,6 +112,12 @@ export class Lease implements HeldLease, AsyncDisposable {
   /**
    * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error. From the call on
    * the lease counts as revoked here, even if the server cannot be reached; then it ends there with its time.
+   *
+   * @example
+   * ```ts
+   * await lease.revoke();
+   * console.log(lease.state); // revoked
+   * ```
    */
   revoke(options?: RequestOptions): Promise<void> {
     return this.#holder.revoke(this, options);

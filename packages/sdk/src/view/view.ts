@@ -104,6 +104,10 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
    * All keys, in no order. To be gone through at once: a change of the view shows in it.
    *
    * @throws ConclaveError `view-closed`, or why the view failed
+   * @example
+   * ```ts
+   * const names = [...view.values()].map((kv) => kv.key).sort();
+   * ```
    */
   values(): IterableIterator<KeyValue> {
     this.#assertUsable();
@@ -189,7 +193,15 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
     });
   }
 
-  /** Ends the view: it is not followed any more, and cannot be read. */
+  /**
+   * Ends the view: it is not followed any more, and cannot be read.
+   *
+   * @example
+   * ```ts
+   * await view.close();
+   * console.log(view.state.state); // closed
+   * ```
+   */
   async close(): Promise<void> {
     this.#end({ state: 'closed' });
   }

@@ -265,7 +265,18 @@ export class TestCluster implements AsyncDisposable {
     this.#machineOf(party).pause();
   }
 
-  /** Ends a {@link TestCluster.pause}: what fell due meanwhile happens now. */
+  /**
+   * Ends a {@link TestCluster.pause}: what fell due meanwhile happens now.
+   *
+   * @example
+   * ```ts
+   * const writing = client.put('a', '1');
+   * c.pause(1);
+   * await c.advance(2_000);
+   * c.resume(1);
+   * await c.run(writing); // it only took longer
+   * ```
+   */
   resume(party: Party): void {
     this.#machineOf(party).resume();
   }
@@ -419,6 +430,8 @@ export class TestCluster implements AsyncDisposable {
    * @throws AssertionError with both diagrams and what differs
    * @example
    * ```ts
+   * import { map } from 'rxjs';
+   *
    * const values = client.watch(prefix('a/')).pipe(map((event) => event.value));
    * await c.expectMarbles(values, '-x-y', {
    *   during: ['-p-q', { p: () => client.put('a/1', 'x'), q: () => client.put('a/2', 'y') }],

@@ -34,16 +34,31 @@ export class Recording<T> {
    * @throws AssertionError with both diagrams and what differs
    * @example
    * ```ts
-   * const seen = c.record(client.status().pipe(map(({ state }) => state)));
-   * await c.advance(50);
-   * seen.expectMarbles('r', { values: { r: 'ready' } });
+   * import { map } from 'rxjs';
+   *
+   * const [one, two] = [c.record(client.watch('a')), c.record(client.watch('b').pipe(map(({ value }) => value)))];
+   * await c.advance(20);
+   * await c.run(client.put('b', 'x'));
+   * await c.advance(20);
+   * one.expectMarbles('----');
+   * two.expectMarbles('--x-');
    * ```
    */
   expectMarbles(marbles: string, options: MarbleOptions = {}): void {
     assertMarbles(this.#emissions, marbles, options);
   }
 
-  /** Unsubscribes. What is recorded stays. */
+  /**
+   * Unsubscribes. What is recorded stays.
+   *
+   * @example
+   * ```ts
+   * const seen = c.record(client.watch('a'));
+   * seen.stop();
+   * await c.run(client.put('a', '1'));
+   * console.log(seen.values.length); // 0
+   * ```
+   */
   stop(): void {
     this.#subscription.unsubscribe();
   }
