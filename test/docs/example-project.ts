@@ -12,6 +12,8 @@ export interface Example {
   readonly file: string;
   /** The names it uses that stand for what the reader has: a client, a lease. */
   readonly givens: readonly string[];
+  /** What it prints, as the comments behind `console.log` say. */
+  readonly promises: readonly RegExp[];
 }
 
 /** Below the checkout, so that the packages are found as in a program of its own. */
@@ -52,7 +54,7 @@ export function writeProject(
         '}',
       ];
       writeFileSync(file, `${lines.join('\n')}\n`);
-      return [{ name: title, place, file, givens }];
+      return [{ name: title, place, file, givens, promises: promisesOf(code) }];
     }),
   );
   const config = {
@@ -74,6 +76,15 @@ export function writeProject(
   };
   writeFileSync(join(projectDir, 'tsconfig.json'), JSON.stringify(config, undefined, 2));
   return examples;
+}
+
+/** A comment says what is printed, maybe with a colon and more behind it; `…` stands for anything. */
+function promisesOf(code: string): readonly RegExp[] {
+  return [...code.matchAll(/console\.log\(.*\/\/ (.*)$/gm)].map(([, comment = '']) => {
+    const parts = comment.split(': ')[0]?.split('…') ?? [];
+    const said = comment.startsWith('{') ? comment.split('…') : parts;
+    return new RegExp(`^${said.map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*')}$`);
+  });
 }
 
 /** An example's imports, the rest of it, and the names it uses and does not declare. */

@@ -1,6 +1,7 @@
 // The examples of the docstrings: everything public has one, they compile against the real types, and they run.
 import { spawnSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
+import { format } from 'node:util';
 import { isConclaveError } from '@conclave/sdk';
 import { startServer } from '@conclave/server';
 import { within } from '@conclave/testkit';
@@ -31,15 +32,20 @@ const refused: Readonly<Record<string, string>> = {
   'sdk/UserClient.revokeRole': 'unimplemented',
 };
 
-/** How long an example may go on before it is ended, as its reader would. */
+/** How long an example may go on before it is ended, as its reader would. One in virtual time ends by itself. */
 const patienceMs = 400;
+const virtualPatienceMs = 10_000;
 
 const server = await startServer({ listen: '127.0.0.1:0' });
 const symbols = packages.flatMap(publicSymbols);
 const examples = writeProject(symbols, { givenNames, address: server.endpoints[0] ?? '' });
 
+/** What the example that runs has printed. */
+let printed: string[] = [];
+
 beforeAll(() => {
-  for (const method of ['log', 'error'] as const) vi.spyOn(console, method).mockImplementation(() => undefined);
+  vi.spyOn(console, 'log').mockImplementation((...values) => void printed.push(format(...values).trim()));
+  vi.spyOn(console, 'error').mockImplementation(() => undefined);
 });
 
 afterAll(async () => {
@@ -77,7 +83,8 @@ test('they compile', () => {
 });
 
 describe('they run', () => {
-  test.for(examples)('$name', async ({ name, file, place, givens }) => {
+  test.for(examples)('$name', async ({ name, file, place, givens, promises }) => {
+    printed = [];
     await using stage = new Stage();
     const module = (await import(resolve(file))) as { example(given: unknown): Promise<void> };
     let isEnded = false;
@@ -86,10 +93,12 @@ describe('they run', () => {
       if (isConclaveError(error, refused[name] ?? '')) return error.code;
       throw error;
     });
-    await Promise.race([running, new Promise((wake) => setTimeout(wake, patienceMs))]);
+    const ms = givens.includes('c') ? virtualPatienceMs : patienceMs;
+    await Promise.race([running, new Promise((wake) => setTimeout(wake, ms))]);
     isEnded = true;
     await stage.end();
     expect(await within(`the example at ${place}`, running, 5_000)).toBe(refused[name]);
+    for (const promise of promises) expect(printed, 'what its comments promise is printed').toContainEqual(expect.stringMatching(promise));
   });
 
   test('what is refused is there', () => {

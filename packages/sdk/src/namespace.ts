@@ -79,7 +79,7 @@ export interface Namespace {
    * ```ts
    * const scan = client.scan(prefix('config/'));
    * for await (const { key, value } of scan) console.log(key, value);
-   * console.log(scan.revision); // the revision of all of it
+   * const { revision } = scan; // that of all of it
    * ```
    */
   scan(target: Target, options?: ScanOptions): Scan;

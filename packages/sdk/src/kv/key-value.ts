@@ -11,7 +11,7 @@ import { toText } from './text.ts';
  * @example
  * ```ts
  * const stored = await client.get('greeting');
- * if (stored !== undefined) console.log(stored.value, stored.modRevision); // hello 12n
+ * if (stored !== undefined) console.log(stored.value, stored.modRevision); // hello 2n
  * ```
  */
 export class KeyValue {
@@ -78,7 +78,7 @@ export class KeyValue {
    * @example
    * ```ts
    * const stored = await client.get('greeting');
-   * console.log(JSON.stringify(stored)); // {"key":"greeting","value":"hello","createRevision":"2", …}
+   * console.log(JSON.stringify(stored)); // {"key":"greeting","value":"hello","createRevision":"2",…}
    * ```
    */
   toJSON(): object {

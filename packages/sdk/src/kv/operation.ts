@@ -120,8 +120,8 @@ export function get(key: Key, options?: GetOptions): GetOperation {
  *
  * @example
  * ```ts
- * const result = await client.txn().then(list(prefix('config/')), list(prefix('limits/'))).commit();
- * if (result.succeeded) console.log(result[0].kvs.length, result[1].kvs.length); // of one revision
+ * const result = await client.txn().then(list(prefix('config/')), list(prefix('stock/'))).commit(); // both at one revision
+ * if (result.succeeded) console.log(result[0].kvs.length, result[1].kvs.length); // 1 1
  * ```
  */
 export function list(target: Target, options?: ListOptions): ListOperation {

@@ -87,7 +87,7 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
    * ```ts
    * const { revision } = await client.put('config/color', 'red');
    * const stored = await view.get('config/color', { atLeast: revision });
-   * console.log(stored?.value); // red, or what was written after it
+   * console.log(stored?.value); // red: or what was written after it
    * ```
    */
   get(key: Key): KeyValue | undefined;
@@ -138,8 +138,8 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
    * @throws ConclaveError `deadline-exceeded`, `cancelled`, `view-closed`, `unavailable`, or why the view failed
    * @example
    * ```ts
-   * await view.reach({ maxStaleMs: 0 });
-   * for (const kv of view.values()) console.log(kv.key); // everything that was written before
+   * await view.reach({ maxStaleMs: 0 }); // now it has everything that was written before
+   * for (const kv of view.values()) console.log(kv.key);
    * ```
    */
   async reach(options: ViewReadOptions): Promise<bigint> {

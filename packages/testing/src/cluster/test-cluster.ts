@@ -128,7 +128,7 @@ export class TestCluster implements AsyncDisposable {
    * @example
    * ```ts
    * const lease = await c.run(client.lease.grant({ ttlSeconds: 10 }));
-   * await c.advance(3_600_000); // an hour: it was renewed all the time
+   * await c.advance(600_000); // ten minutes, in which it was renewed again and again
    * console.log(lease.state); // held
    * ```
    */
@@ -190,8 +190,9 @@ export class TestCluster implements AsyncDisposable {
    * @example
    * ```ts
    * const writing = client.put('a', '1');
+   * await c.advance(1); // it is on its way
    * c.disconnect(client);
-   * await c.run(writing).catch((error) => console.log(error.outcome)); // unknown, or it got through
+   * await c.run(writing).catch((error) => console.log(error.outcome)); // unknown
    * ```
    */
   disconnect(client: Client): void {
