@@ -1,8 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
-import type { PublicSymbol } from './public-symbols.ts';
-import { exportedNames } from './public-symbols.ts';
+import { doorsOf, exportedNames, type PublicSymbol } from './public-symbols.ts';
 
 /** One example of a docstring, as a module of its own that exports `example`. */
 export interface Example {
@@ -19,7 +18,8 @@ export interface Example {
 /** Below the checkout, so that the packages are found as in a program of its own. */
 export const projectDir: string = join('.cache', 'examples');
 
-const doors = ['sdk', 'recipes', 'testing', 'server'];
+/** Where names come from that an example does not import; the first that has one. */
+const doors = ['sdk', 'recipes', 'testing', 'server'].flatMap(doorsOf);
 
 /** Writes all examples, and the project that compiles them. */
 export function writeProject(
@@ -28,7 +28,7 @@ export function writeProject(
 ): readonly Example[] {
   rmSync(projectDir, { recursive: true, force: true });
   mkdirSync(projectDir, { recursive: true });
-  const exported = new Map(doors.flatMap((door) => exportedNames(door).map((name) => [name, `@conclave/${door}`] as const)).reverse());
+  const exported = new Map(doors.flatMap((door) => exportedNames(door).map((name) => [name, door.specifier] as const)).reverse());
   // The example of an interface is that of its class, too.
   const written = new Set<string>();
   const examples = symbols.flatMap(({ name, place, examples: codes }) =>

@@ -8,7 +8,7 @@ import { within } from '@conclave/testkit';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { projectDir, writeProject } from './example-project.ts';
 import { givenNames, Stage } from './given.ts';
-import { packages, publicSymbols } from './public-symbols.ts';
+import { doorsOf, publicSymbols } from './public-symbols.ts';
 
 /** What the server of these tests refuses, and with which code. One that it does no more has no place here. */
 const refused: Readonly<Record<string, string>> = {
@@ -37,7 +37,7 @@ const patienceMs = 400;
 const virtualPatienceMs = 10_000;
 
 const server = await startServer({ listen: '127.0.0.1:0' });
-const symbols = packages.flatMap(publicSymbols);
+const symbols = ['sdk', 'recipes', 'testing'].flatMap(doorsOf).flatMap(publicSymbols);
 const examples = writeProject(symbols, { givenNames, address: server.endpoints[0] ?? '' });
 
 /** What the example that runs has printed. */

@@ -14,41 +14,80 @@ export interface PublicSymbol {
   readonly isShown: boolean;
 }
 
-/** The packages whose public face is looked at. */
-export const packages: readonly string[] = ['sdk', 'recipes', 'testing'];
+/** A way into a package: `@conclave/sdk`, or one of its subpaths. */
+export interface Door {
+  /** As it is imported. */
+  readonly specifier: string;
+  readonly file: string;
+}
+
+/** What the simulation is made of is for those who read its source. */
+const unseen: ReadonlySet<string> = new Set(['@conclave/testing/simulation']);
+
+/** All doors of a package, as its `package.json` has them. */
+export function doorsOf(folder: string): readonly Door[] {
+  const manifest = JSON.parse(readFileSync(join('packages', folder, 'package.json'), 'utf8')) as {
+    readonly name: string;
+    readonly exports: Readonly<Record<string, string | { readonly '@conclave/source': string }>>;
+  };
+  const all = Object.entries(manifest.exports).flatMap(([path, target]) =>
+    typeof target === 'string'
+      ? []
+      : [{ specifier: join(manifest.name, path), file: join('packages', folder, target['@conclave/source']) }],
+  );
+  return all.filter(({ specifier }) => !unseen.has(specifier));
+}
 
 /** What users implement or hand over, and never call: there is nothing to show. */
 const implementedByUsers: ReadonlySet<string> = new Set(['FeedSink', 'FeedSource', 'HeldLease', 'MessageType']);
 
-/** What an example can use without saying where it comes from: all that a package exports. */
-export function exportedNames(name: string): readonly string[] {
-  return sourceOf(join('packages', name, 'src', 'index.ts')).statements.flatMap((statement) => {
-    if (!ts.isExportDeclaration(statement) || statement.exportClause === undefined || !ts.isNamedExports(statement.exportClause)) return [];
-    return statement.exportClause.elements.map(({ name: exported }) => exported.text);
+/** What an example can use without saying where it comes from: all that a door gives. */
+export function exportedNames(door: Door): readonly string[] {
+  return exportsOf(door).map(({ name }) => name);
+}
+
+/** Every function and class behind a door, and every method of its classes and interfaces. */
+export function publicSymbols(door: Door): readonly PublicSymbol[] {
+  const of = door.specifier.replace('@conclave/', '');
+  return exportsOf(door).flatMap(({ name, declarations }) =>
+    implementedByUsers.has(name) ? [] : symbolsOf(`${of}/${name}`, declarations),
+  );
+}
+
+interface Exported {
+  readonly name: string;
+  readonly declarations: readonly Declared[];
+}
+
+function exportsOf({ file: path }: Door): readonly Exported[] {
+  const file = sourceOf(path);
+  return file.statements.flatMap((statement): readonly Exported[] => {
+    if (!ts.isExportDeclaration(statement)) {
+      return isExported(statement) ? namesOf(statement).map((name) => ({ name, declarations: declarationsIn(file, name) })) : [];
+    }
+    if (statement.exportClause === undefined || !ts.isNamedExports(statement.exportClause)) {
+      throw new Error(`${path} exports more than it names`);
+    }
+    const from = neighbour(file, statement);
+    return statement.exportClause.elements.map(({ name, propertyName = name }) => {
+      // What comes from another package is shown there.
+      const declarations = from === undefined ? [] : declarationsIn(sourceOf(from), propertyName.text);
+      if (from !== undefined && declarations.length === 0) throw new Error(`${path}: there is no ${propertyName.text} in ${from}`);
+      return { name: name.text, declarations };
+    });
   });
 }
 
-/** Every function and class that a package exports, and every method of its classes and interfaces. */
-export function publicSymbols(name: string): readonly PublicSymbol[] {
-  const door = sourceOf(join('packages', name, 'src', 'index.ts'));
-  return door.statements.flatMap((statement) => {
-    if (!ts.isExportDeclaration(statement) || statement.exportClause === undefined || !ts.isNamedExports(statement.exportClause)) return [];
-    const file = neighbour(door, statement);
-    // Of another package: it shows it itself.
-    if (file === undefined) return [];
-    return statement.exportClause.elements.flatMap(({ name: exported, propertyName = exported }) => {
-      const declarations = declarationsIn(sourceOf(file), propertyName.text);
-      if (declarations.length === 0) throw new Error(`packages/${name}: there is no ${propertyName.text} in ${file}`);
-      return implementedByUsers.has(exported.text) ? [] : symbolsOf(`${name}/${exported.text}`, declarations);
-    });
-  });
+function isExported(statement: ts.Statement): boolean {
+  return ts.canHaveModifiers(statement) && ts.getModifiers(statement)?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) === true;
 }
 
 type Declared = ts.FunctionDeclaration | ts.ClassDeclaration | ts.InterfaceDeclaration | ts.VariableStatement | ts.TypeAliasDeclaration;
 
 function symbolsOf(name: string, declarations: readonly Declared[]): readonly PublicSymbol[] {
-  const own = declarations.flatMap(examplesOf);
   const [first] = declarations;
+  if (first === undefined) return [];
+  const own = declarations.flatMap(examplesOf);
   const isCallable = declarations.some((one) => ts.isFunctionDeclaration(one) || ts.isClassDeclaration(one));
   const methods = declarations.flatMap((one) => (ts.isClassDeclaration(one) || ts.isInterfaceDeclaration(one) ? methodsOf(one) : []));
   const shown = methods.map(({ name: method, nodes }) => {
@@ -111,16 +150,18 @@ function typesNamed(file: ts.SourceFile, name: string): readonly (ts.ClassDeclar
 }
 
 function declarationsIn(file: ts.SourceFile, name: string): readonly Declared[] {
-  return file.statements.filter((statement): statement is Declared => {
-    if (ts.isVariableStatement(statement))
-      return statement.declarationList.declarations.some((one) => ts.isIdentifier(one.name) && one.name.text === name);
-    const isNamed =
-      ts.isFunctionDeclaration(statement) ||
-      ts.isClassDeclaration(statement) ||
-      ts.isInterfaceDeclaration(statement) ||
-      ts.isTypeAliasDeclaration(statement);
-    return isNamed && statement.name?.text === name;
-  });
+  return file.statements.filter((statement): statement is Declared => namesOf(statement).includes(name));
+}
+
+function namesOf(statement: ts.Statement): readonly string[] {
+  if (ts.isVariableStatement(statement))
+    return statement.declarationList.declarations.flatMap(({ name }) => (ts.isIdentifier(name) ? [name.text] : []));
+  const isNamed =
+    ts.isFunctionDeclaration(statement) ||
+    ts.isClassDeclaration(statement) ||
+    ts.isInterfaceDeclaration(statement) ||
+    ts.isTypeAliasDeclaration(statement);
+  return isNamed && statement.name !== undefined ? [statement.name.text] : [];
 }
 
 function examplesOf(node: ts.Node): readonly string[] {
