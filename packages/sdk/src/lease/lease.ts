@@ -41,6 +41,7 @@ export function marginMs(ttlSeconds: number): number {
  * await using lease = await client.lease.grant({ ttlSeconds: 10 });
  * await client.put('workers/7', 'alive', { lease });
  * await fetch(job, { signal: lease.signal }); // ends with the lease
+ * lease.assertHeld(); // before each further step of what only its holder may do
  * ```
  */
 export class Lease implements HeldLease, AsyncDisposable {
@@ -99,10 +100,6 @@ export class Lease implements HeldLease, AsyncDisposable {
    * Throws unless the lease is held.
    *
    * @throws ConclaveError `lease-lost`, `lease-revoked`
-   * @example
-   * ```ts
-   * lease.assertHeld(); // before each step of what only its holder may do
-   * ```
    */
   assertHeld(): void {
     this.#check();
