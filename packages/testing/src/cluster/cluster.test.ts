@@ -157,6 +157,16 @@ describe('troubles of members', () => {
     expect(await c.leader()).toBe(third);
   });
 
+  test('an isolated member is cut off from whoever comes later, too', async () => {
+    await using c = await cluster({ size: 3 });
+    c.isolate(2);
+    const connecting = c.client({ members: [2], deadlineMs: 1_000 });
+    await expect(connecting).rejects.toMatchObject({ code: 'unavailable' });
+    c.heal();
+    const client = await c.client({ members: [2] });
+    await c.run(client.put('a', '1'));
+  });
+
   test('an isolated member is no leader for long', async () => {
     await using c = await cluster({ size: 3 });
     const first = await c.leader();
