@@ -26,6 +26,8 @@ describe.each([
   },
   // Ours takes no snapshots yet.
   { page: 'upkeep', servers: [etcd], says: ['default 3.5.', 'true'] },
+  // Brings its own.
+  { page: 'testing', servers: [ours], says: ['# fail 0', '# pass 9'] },
 ])('$page', ({ page, servers, says }) => {
   const targets = testTargets()
     .filter(({ name }) => servers.includes(name))

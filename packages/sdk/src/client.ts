@@ -203,6 +203,12 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
   /**
    * Ends everything: calls under way reject with `client-closed`, watches complete, leases are no longer renewed and count as lost. Keys under
    * a lease stay until its time is up; revoke it first if they shall go at once.
+   *
+   * @example
+   * ```ts
+   * const other = await connect({ endpoints: '127.0.0.1:2379' });
+   * await other.close(); // or: await using other = …
+   * ```
    */
   async close(): Promise<void> {
     this.#core.engine.close();

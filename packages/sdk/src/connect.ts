@@ -128,6 +128,11 @@ export async function connect(options: ConnectOptions): Promise<Client> {
 /**
  * Loads what the first {@link connect} would load: rxjs. Importing this package does not, so that a program which imports it for its types or
  * its errors need not pay. Whoever connects in virtual time calls it before, as that time does not wait for files.
+ *
+ * @example
+ * ```ts
+ * await preload(); // so that the first `connect` of this process waits for the server alone
+ * ```
  */
 export async function preload(): Promise<void> {
   await loadRing();

@@ -79,7 +79,7 @@ export interface Namespace {
    * ```ts
    * const scan = client.scan(prefix('config/'));
    * for await (const { key, value } of scan) console.log(key, value);
-   * console.log(scan.revision); // the revision of all of it
+   * const { revision } = scan; // that of all of it
    * ```
    */
   scan(target: Target, options?: ScanOptions): Scan;
@@ -168,6 +168,15 @@ export interface Namespace {
 
   /**
    * Makes an Observable that also iterates out of a source that calls back, as `watch` is made: for what is built on this client.
+   *
+   * @example
+   * ```ts
+   * const names = client.feed<string>((sink) => {
+   *   const subscription = client.watch(prefix('services/')).subscribe((event) => sink.next(event.key.slice('services/'.length)));
+   *   return { cancel: () => subscription.unsubscribe(), pause() {}, resume() {} };
+   * });
+   * names.subscribe((name) => console.log(name));
+   * ```
    */
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T>;
 
@@ -201,6 +210,11 @@ export interface Namespace {
    * Forgets the history before `revision`, of the whole store: reads and watches of it fail with `compacted` from then on.
    *
    * @throws ConclaveError `compacted`, `future-revision`, …
+   * @example
+   * ```ts
+   * const { revision } = await client.put('config/color', 'red');
+   * await client.compact(revision); // what the key held before is forgotten
+   * ```
    */
   compact(revision: Integer, options?: CompactOptions & RequestOptions): Promise<void>;
 }

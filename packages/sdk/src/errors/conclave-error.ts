@@ -132,7 +132,12 @@ export class ConclaveError<Code extends string = string> extends Error {
  *
  * @example
  * ```ts
- * if (isConclaveError(error, 'compacted')) restartFrom(error.details?.compactRevision);
+ * try {
+ *   await client.get('greeting', { revision: 1 });
+ * } catch (error) {
+ *   if (isConclaveError(error, 'compacted')) console.log('gone: history begins at', error.details?.compactRevision);
+ *   else throw error;
+ * }
  * ```
  */
 export function isConclaveError<const Code extends AnyCode = string>(error: unknown, code?: Code): error is ConclaveError<Code> {

@@ -32,7 +32,7 @@ export interface OnceOptions {
  * ```ts
  * await client.txn()
  *   .if(key('a').exists())
- *   .then(txn().if(key('b').exists()).then(put('both', 'yes')))
+ *   .then(txn().if(key('b').exists()).then(put('both', 'yes')).else(put('both', 'no')))
  *   .commit();
  * ```
  */
@@ -69,7 +69,15 @@ export class NestedTxn<Success extends readonly Operation[], Failure extends rea
   }
 }
 
-/** Begins a transaction to be used as an operation of another. */
+/**
+ * Begins a transaction to be used as an operation of another.
+ *
+ * @example
+ * ```ts
+ * const unlessThere = (name: string, value: string) => txn().if(key(name).missing()).then(put(name, value));
+ * await client.txn().then(unlessThere('config/color', 'red'), unlessThere('config/size', 'XL')).commit();
+ * ```
+ */
 export function txn(): NestedTxn<readonly [], readonly []> {
   return new NestedTxn([], [], []);
 }
@@ -77,6 +85,17 @@ export function txn(): NestedTxn<readonly [], readonly []> {
 /**
  * A transaction in the making: all of it happens at one revision, or nothing does. Begun with `client.txn()`, sent by {@link Txn.commit};
  * each method returns a new one.
+ *
+ * @example
+ * ```ts
+ * const stored = await client.get('counter');
+ * const result = await client.txn()
+ *   .if(key('counter').modRevision.equals(stored?.modRevision ?? 0n))
+ *   .then(put('counter', String(Number(stored?.value ?? 0) + 1)))
+ *   .else(get('counter'))
+ *   .commit();
+ * console.log(result.succeeded ? 'counted' : `somebody was faster: ${result[0]?.value}`);
+ * ```
  */
 export class Txn<Success extends readonly Operation[], Failure extends readonly Operation[]> {
   readonly #source: TxnSource;

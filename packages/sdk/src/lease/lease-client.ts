@@ -160,19 +160,34 @@ export class LeaseClient {
    * @example
    * ```ts
    * const lease = await client.lease.grant({ ttlSeconds: 10 });
-   * lease.signal.addEventListener('abort', () => process.exit(1));
+   * lease.signal.addEventListener('abort', () => console.error(lease.signal.reason));
    * ```
    */
   grant(options: GrantOptions): Promise<Lease> {
     return this.#registry.grant(options);
   }
 
-  /** Ends any lease by its id: its keys are deleted in one revision. One that is gone already is no error. */
+  /**
+   * Ends any lease by its id: its keys are deleted in one revision. One that is gone already is no error.
+   *
+   * @example
+   * ```ts
+   * for (const id of await client.lease.list()) await client.lease.revoke(id); // everybody's
+   * ```
+   */
   async revoke(id: Integer, options?: RequestOptions): Promise<void> {
     await this.#registry.revokeId(toId(id, 'id'), options);
   }
 
-  /** Asks the server about a lease; undefined: there is none with this id. */
+  /**
+   * Asks the server about a lease; undefined: there is none with this id.
+   *
+   * @example
+   * ```ts
+   * const info = await client.lease.timeToLive(lease.id, { keys: true });
+   * console.log(info?.ttlSeconds, info?.keys);
+   * ```
+   */
   timeToLive(id: Integer, options?: RequestOptions & { readonly keys?: boolean | undefined }): Promise<LeaseInfo | undefined> {
     return new Promise((resolve, reject) => {
       const request = { id: toId(id, 'id'), keys: options?.keys };
@@ -180,7 +195,15 @@ export class LeaseClient {
     });
   }
 
-  /** The ids of all leases of the store. */
+  /**
+   * The ids of all leases of the store.
+   *
+   * @example
+   * ```ts
+   * const ids = await client.lease.list();
+   * console.log(ids.includes(lease.id)); // true
+   * ```
+   */
   list(options?: RequestOptions): Promise<readonly bigint[]> {
     return new Promise((resolve, reject) => {
       this.#registry.engine.start(listProcedure, {}, undefined, options, resolve, reject);

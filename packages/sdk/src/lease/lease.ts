@@ -42,6 +42,7 @@ export function marginMs(ttlSeconds: number): number {
  * await using lease = await client.lease.grant({ ttlSeconds: 10 });
  * await client.put('workers/7', 'alive', { lease });
  * await fetch(job, { signal: lease.signal }); // ends with the lease
+ * lease.assertHeld(); // before each further step of what only its holder may do
  * ```
  */
 export class Lease implements HeldLease, AsyncDisposable {
@@ -83,7 +84,14 @@ export class Lease implements HeldLease, AsyncDisposable {
     return this.#controller.signal;
   }
 
-  /** For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held. */
+  /**
+   * For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held.
+   *
+   * @example
+   * ```ts
+   * if (lease.remaining() < 2_000) console.log('renewals do not get through');
+   * ```
+   */
   remaining(): number {
     this.#check();
     return this.#state === 'held' ? this.#remainingMs() : 0;
@@ -102,6 +110,12 @@ export class Lease implements HeldLease, AsyncDisposable {
   /**
    * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error. From the call on
    * the lease counts as revoked here, even if the server cannot be reached; then it ends there with its time.
+   *
+   * @example
+   * ```ts
+   * await lease.revoke();
+   * console.log(lease.state); // revoked
+   * ```
    */
   revoke(options?: RequestOptions): Promise<void> {
     return this.#holder.revoke(this, options);
