@@ -41,7 +41,7 @@ async function watchAndHold(name: ClientName, version: EtcdLine): Promise<Seen> 
   const watching = await client.watch('app/e/', undefined, ({ revision }) => got.add(revision));
   let leaseLost = false;
   const { lost } = await client.lease(6, 'app/leased');
-  lost.then(() => {
+  void lost.then(() => {
     leaseLost = true;
   });
   const written: number[] = [];

@@ -104,11 +104,11 @@ async function decode(): Promise<unknown> {
 
 /** As etcd3 sets up the loader of its messages. */
 async function etcd3Decoder(bytes: Buffer): Promise<() => number> {
-  const require = createRequire(createRequire(import.meta.url).resolve('etcd3'));
-  const { loadSync } = require('@grpc/proto-loader') as {
+  const fromEtcd3 = createRequire(createRequire(import.meta.url).resolve('etcd3'));
+  const { loadSync } = fromEtcd3('@grpc/proto-loader') as {
     loadSync(file: string, options: object): Record<string, Record<string, unknown>>;
   };
-  const loaded = loadSync(require.resolve('../proto/rpc.proto'), {
+  const loaded = loadSync(fromEtcd3.resolve('../proto/rpc.proto'), {
     keepCase: true,
     longs: String,
     enums: String,
