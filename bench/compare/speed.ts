@@ -23,7 +23,7 @@ export async function compareSpeed(address: string, direct: Client): Promise<rea
 
 /** Item 9: a consumer that is slower than the server. */
 export async function compareSlowConsumer(address: string, direct: Client): Promise<readonly Comparison[]> {
-  const first = await write(direct, 'slow/', slowEvents, 100);
+  const first = await write(direct, 'slow/', slowEvents, 100, 10);
   type Slow = { readonly events: number; readonly disordered: number; readonly grownBytes: number };
   const seen = await ofBoth((name) => worker<Slow>('slow', name, address, ['slow/', `${first}`, `${slowEvents}`]));
   const mib = ({ grownBytes }: Slow): number => grownBytes / 2 ** 20;
@@ -120,17 +120,7 @@ async function decoding(): Promise<Comparison[]> {
 /** Of transactions of a hundred puts each: etcd sends a thousand revisions in one message. */
 async function delivery(address: string, direct: Client): Promise<Comparison> {
   const { prefix, events, valueBytes } = history;
-  const each = 100;
-  const value = 'x'.repeat(valueBytes);
-  let first = 0;
-  for (let n = 0; n < events; n += each) {
-    const puts = Array.from({ length: each }, (_, at) => put(`${prefix}${n + at}`, value));
-    const { revision } = await direct
-      .txn()
-      .then(...puts)
-      .commit();
-    first ||= Number(revision);
-  }
+  const first = await write(direct, prefix, events, valueBytes, 100);
   type Replayed = { readonly events: number };
   const seen = await ofBoth((name) => worker<Replayed>('replay', name, address, [prefix, `${first}`, `${events}`, 'default']));
   const whole = ({ events: count }: Replayed) => cell(`${count.toLocaleString('en')} events`, count === events);
@@ -168,16 +158,28 @@ async function heaps(address: string): Promise<Comparison> {
   return { item: 7, measure: 'heap per watcher, of 10,000', bar: '≤ 2 kB', ours: show(seen.ours), etcd3: show(seen.etcd3) };
 }
 
-/** The revision of the first. */
-async function write(direct: Client, prefix: string, count: number, valueBytes: number): Promise<number> {
+/** By transactions of so many puts each. The revision of the first. */
+async function write(direct: Client, prefix: string, count: number, valueBytes: number, each: number): Promise<number> {
   const value = 'x'.repeat(valueBytes);
-  const { revision } = await direct.put(`${prefix}0`, value);
-  let next = 1;
-  const writer = async (): Promise<void> => {
-    while (next < count) await direct.put(`${prefix}${next++}`, value);
+  const commit = async (n: number): Promise<bigint> => {
+    const puts = Array.from({ length: each }, (_, at) => put(`${prefix}${n + at}`, value));
+    return (
+      await direct
+        .txn()
+        .then(...puts)
+        .commit()
+    ).revision;
   };
-  await Promise.all(Array.from({ length: 128 }, writer));
-  return Number(revision);
+  const first = await commit(0);
+  let next = each;
+  const writer = async (): Promise<void> => {
+    for (let n = next; n < count; n = next) {
+      next += each;
+      await commit(n);
+    }
+  };
+  await Promise.all(Array.from({ length: 64 }, writer));
+  return Number(first);
 }
 
 async function worker<T>(what: string, name: ClientName, address: string, args: readonly string[]): Promise<T> {
