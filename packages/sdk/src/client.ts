@@ -24,6 +24,8 @@ import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import { openSession, type SessionOptions } from './session/open-session.ts';
+import type { Session } from './session/session.ts';
 import { type Codec, isSchema, json } from './space/codec.ts';
 import { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
@@ -130,6 +132,10 @@ class NamespaceView implements Namespace {
 
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
     return this.#core.ring.feed(open);
+  }
+
+  session(options: SessionOptions = {}): Promise<Session> {
+    return openSession(this.#core, this, options);
   }
 
   space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;

@@ -64,6 +64,13 @@ export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+export type { Establish, Establishing, HeldFunction } from './session/held-function.ts';
+export type { HeldKey, HoldOptions } from './session/held-key.ts';
+export type { Hold } from './session/hold.ts';
+export type { SessionOptions } from './session/open-session.ts';
+export type { Session } from './session/session.ts';
+export type { HoldState, SessionState } from './session/session-state.ts';
+export type { SessionToken } from './session/session-token.ts';
 export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';
 export type {
   Entry,

@@ -12,6 +12,8 @@ import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+import type { SessionOptions } from './session/open-session.ts';
+import type { Session } from './session/session.ts';
 import type { Codec } from './space/codec.ts';
 import type { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
@@ -165,6 +167,21 @@ export interface Namespace {
    * ```
    */
   view<IndexName extends string = never>(targets: Target | readonly Target[], options?: ViewOptions<IndexName>): Promise<View<IndexName>>;
+
+  /**
+   * Opens a session: a lease that is granted anew when it is lost, and keys that are put under each. Resolves when it is live.
+   *
+   * Its own key is `conclave/session/<lease id in hex>` of the namespace.
+   *
+   * @throws ConclaveError `deadline-exceeded` when it is not live in time, `permission-denied`, `lease-ttl-too-large`, `cancelled`, …; with `from`
+   * also `session-claimed` and `session-expired`
+   * @example
+   * ```ts
+   * await using session = await client.session({ ttlSeconds: 10 });
+   * session.hold('services/cart/7', '10.0.0.7:8080');
+   * ```
+   */
+  session(options?: SessionOptions): Promise<Session>;
 
   /**
    * Makes an Observable that also iterates out of a source that calls back, as `watch` is made: for what is built on this client.

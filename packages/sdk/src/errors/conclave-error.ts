@@ -28,6 +28,18 @@ export type ClientErrorCode =
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
   | 'lease-revoked'
+  /** The lease was given to another process by {@link Session.handOver}. */
+  | 'lease-handed-over'
+  /** The session has ended. */
+  | 'session-closed'
+  /** The session that was handed over was taken by another process before. */
+  | 'session-claimed'
+  /** The session that was handed over was not taken in time: its lease is over. */
+  | 'session-expired'
+  /** The key that a session shall hold is somebody else's. */
+  | 'key-taken'
+  /** The session was told to hold this no more. */
+  | 'hold-released'
   /** A software transaction was run as often as it may, and others were in its way each time. */
   | 'conflict'
   /** A guard of a software transaction did not hold. */

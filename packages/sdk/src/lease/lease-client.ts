@@ -82,6 +82,17 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
+  /** Keeps a lease that was kept elsewhere so far; undefined: there is none any more. */
+  async takeOver(id: bigint, options: RequestOptions | undefined): Promise<Lease | undefined> {
+    const sentAt = now(this.#engine.runtime);
+    const info = await this.#request(timeToLiveProcedure, { id }, noKeys, options);
+    if (info === undefined) return undefined;
+    // The server says what is left in whole seconds, rounded down: as if the last renewal had been sent so much earlier.
+    const goneMs = (info.grantedTtlSeconds - info.ttlSeconds) * 1_000;
+    const provenAt = { monotonic: sentAt.monotonic - goneMs, boot: sentAt.boot - goneMs };
+    return this.#hold(id, info.grantedTtlSeconds, provenAt);
+  }
+
   async revoke(lease: Lease, options: RequestOptions | undefined): Promise<void> {
     lease.end('revoked', 'it was revoked');
     await this.revokeId(lease.id, options);

@@ -1,0 +1,54 @@
+import { onAbort } from '../connection/abort.ts';
+import type { Lease } from '../lease/lease.ts';
+import { Hold, type HoldHost } from './hold.ts';
+import type { Incarnation } from './incarnation.ts';
+import type { HoldState } from './session-state.ts';
+
+/** What a function that a session holds is given. */
+export interface Establishing {
+  /** The session's present lease, to put keys under. */
+  readonly lease: Lease;
+  /** Aborted when the lease is over, the session was handed over, or this is released. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Establishes something under the session's lease: once for each lease the session has. May return how to take it away again, which is called
+ * when it is released while the lease lives; at the end of a lease its keys go by themselves.
+ *
+ * It should return when it is in place: what lasts, such as waiting to be elected, is begun here and not awaited. An error that may pass
+ * is tried again; any other makes the state `failed`.
+ */
+export type Establish = (establishing: Establishing) => Promise<undefined | (() => Promise<void>)>;
+
+/** Something that a function establishes for a session. */
+export class HeldFunction extends Hold {
+  readonly #establish: Establish;
+  #controller: AbortController | undefined;
+  #takeAway: (() => Promise<void>) | undefined;
+
+  /** @internal */
+  constructor(host: HoldHost, establish: Establish) {
+    super(host, establish.name === '' ? 'what a function establishes' : establish.name);
+    this.#establish = establish;
+  }
+
+  protected async establish({ lease }: Incarnation): Promise<HoldState> {
+    const controller = new AbortController();
+    this.#controller?.abort();
+    this.#controller = controller;
+    this.#takeAway = undefined;
+    lease.assertHeld();
+    onAbort(lease.signal, () => controller.abort(lease.signal.reason));
+    this.#takeAway = await this.#establish({ lease, signal: controller.signal });
+    return { state: 'held' };
+  }
+
+  protected async remove(): Promise<void> {
+    await this.#takeAway?.();
+  }
+
+  protected unlisten(): void {
+    if (this.isReleased) this.#controller?.abort(this.released());
+  }
+}
