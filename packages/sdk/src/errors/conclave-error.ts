@@ -46,6 +46,8 @@ export type ClientErrorCode =
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
+  /** The id given to {@link Txn.once} marks another transaction; nothing was done. `details` tell of that one. */
+  | 'once-mismatch'
   /** The view was closed. */
   | 'view-closed'
   /** The checksum of a snapshot does not match its bytes: they are not to be used. */
@@ -73,9 +75,9 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
       /** History before this revision is gone. Absent when a read, not a watch, met the compaction. */
       readonly compactRevision?: bigint;
     }
-  : Code extends 'result-unavailable'
+  : Code extends 'result-unavailable' | 'once-mismatch'
     ? {
-        /** Which branch the transaction took. */
+        /** Which branch the transaction took that was done under the id: `then`. */
         readonly succeeded: boolean;
         /** The revision it made. */
         readonly revision: bigint;
