@@ -32,6 +32,7 @@ import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standa
 import type { View } from './view/view.ts';
 import { ViewHub } from './view/view-hub.ts';
 import type { ViewOptions } from './view/view-options.ts';
+import { type ConsumeBody, type ConsumeOptions, Consumer } from './watch/consumer.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
@@ -128,6 +129,10 @@ class NamespaceView implements Namespace {
     options: ViewOptions<IndexName> = {},
   ): Promise<View<IndexName>> {
     return this.#core.views.open(this.#prefix, targets, options);
+  }
+
+  async consume(target: Target, options: ConsumeOptions, body: ConsumeBody): Promise<void> {
+    await new Consumer(this.#core, this, this.#prefix, target, options, body).run();
   }
 
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {

@@ -89,5 +89,7 @@ export type { View } from './view/view.ts';
 export type { ViewAdded, ViewChange, ViewChanged, ViewRemoved, ViewResync } from './view/view-change.ts';
 export type { IndexFunction, ViewOptions, ViewReadOptions } from './view/view-options.ts';
 export type { StaleReason, ViewState } from './view/view-state.ts';
+export type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
+export type { Delivery, EventsDelivery, ResyncDelivery } from './watch/delivery.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

@@ -19,6 +19,7 @@ import type { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { View } from './view/view.ts';
 import type { ViewOptions } from './view/view-options.ts';
+import type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -119,7 +120,7 @@ export interface Namespace {
    * A body that writes nothing costs no more than its reads, except with `repeatableReads` and several of them. As with any transaction, an
    * answer that is lost leaves the outcome `unknown`, and then the body does not run again.
    *
-   * @throws ConclaveError `conflict` after `attemptsMax` runs, `guard-failed`, `too-many-ops` for more than 127 keys, `unavailable`, `deadline-exceeded`,
+   * @throws ConclaveError `conflict` after `attemptsMax` runs, `guard-failed`, `too-many-operations` for more than 127 keys, `unavailable`, `deadline-exceeded`,
    * `cancelled`, …
    * @example
    * ```ts
@@ -167,6 +168,26 @@ export interface Namespace {
    * ```
    */
   view<IndexName extends string = never>(targets: Target | readonly Target[], options?: ViewOptions<IndexName>): Promise<View<IndexName>>;
+
+  /**
+   * Follows the changes of some keys across restarts, and has each take effect once: what `body` returns for a delivery is written in one
+   * transaction with the cursor that remembers it. A run that ends in between, however it ends, leaves both or neither, and the next one goes on
+   * there. What `body` does outside of that transaction may be done again.
+   *
+   * Deliveries come one at a time. The first of a new cursor is a {@link ResyncDelivery} with everything there is; so is what comes after history
+   * that was compacted away while nobody consumed. Resolves when `signal` is aborted; an error of `body` ends it, and nothing of that delivery is written.
+   *
+   * @throws what `body` throws; ConclaveError `cursor-moved` when another consumer uses the cursor, `guard-failed`, `too-many-operations` for effects
+   * of more than 127 keys (etcd), `permission-denied`, `client-closed`, …
+   * @example
+   * ```ts
+   * await client.consume(prefix('orders/'), { cursor: 'billing/cursor', signal }, (delivery) => {
+   *   if (delivery.type === 'resync') return delivery.kvs.map((kv) => put(`bills/${kv.key}`, kv.value));
+   *   return delivery.events.map(({ type, key, value }) => (type === 'put' ? put(`bills/${key}`, value) : del(`bills/${key}`)));
+   * });
+   * ```
+   */
+  consume(target: Target, options: ConsumeOptions, body: ConsumeBody): Promise<void>;
 
   /**
    * Opens a session: a lease that is granted anew when it is lost, and keys that are put under each. Resolves when it is live.

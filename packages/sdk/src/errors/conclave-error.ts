@@ -42,12 +42,14 @@ export type ClientErrorCode =
   | 'hold-released'
   /** A software transaction was run as often as it may, and others were in its way each time. */
   | 'conflict'
-  /** A guard of a software transaction did not hold. */
+  /** A guard of a software transaction or of a consumer did not hold. */
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
   /** The id given to {@link Txn.once} marks another transaction; nothing was done. `details` tell of that one. */
   | 'once-mismatch'
+  /** Another consumer writes the same cursor. */
+  | 'cursor-moved'
   /** The view was closed. */
   | 'view-closed'
   /** The checksum of a snapshot does not match its bytes: they are not to be used. */

@@ -139,7 +139,7 @@ export class Txn<Success extends readonly Operation[], Failure extends readonly 
    * A transaction that writes is sent once: when its answer is lost it rejects with the outcome `unknown`, and whether it happened can only
    * be read; unless it is marked, see {@link Txn.once}. One that only reads is repeated like any read.
    *
-   * @throws ConclaveError `duplicate-key`, `too-many-ops`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
+   * @throws ConclaveError `duplicate-key`, `too-many-operations`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
    * `result-unavailable` when it was done before and the history of what it read is compacted away, or `once-mismatch` when another transaction was
    * done under its id: `details` hold `succeeded` and `revision`
    */

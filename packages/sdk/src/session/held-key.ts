@@ -1,5 +1,6 @@
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
+import { isPassing } from '../errors/passing.ts';
 import { type Comparison, key as keyOf } from '../kv/comparison.ts';
 import type { KeyValue } from '../kv/key-value.ts';
 import { del, get, put } from '../kv/operation.ts';
@@ -7,7 +8,6 @@ import { toBytes, toText, type Value } from '../kv/text.ts';
 import type { WatchEvent } from '../watch/watch-event.ts';
 import { Hold, type HoldHost } from './hold.ts';
 import type { Incarnation } from './incarnation.ts';
-import { isPassing } from './passing.ts';
 import { patiently } from './patience.ts';
 import type { HoldState } from './session-state.ts';
 
@@ -96,19 +96,22 @@ export class HeldKey extends Hold {
     this.#value = value;
     this.#ifTaken = ifTaken;
     this.#nth++;
+    this.set({ state: 'pending' });
     this.wake('asked');
   }
 
   protected async establish(incarnation: Incarnation): Promise<HoldState> {
-    const nth = this.#nth;
-    try {
-      const state = await this.#put(incarnation, this.#value);
-      // Whoever waits for a value is not helped by one that was overtaken.
-      if (state.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.resolve());
-      return state;
-    } catch (error) {
-      if (!isPassing(error) && incarnation.lease.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.reject(error));
-      throw error;
+    for (;;) {
+      const nth = this.#nth;
+      try {
+        const state = await this.#put(incarnation, this.#value);
+        if (state.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.resolve());
+        // It is in place with the value it shall have, and not with one that was overtaken meanwhile.
+        if (state.state !== 'held' || nth === this.#nth || !this.isCurrent(incarnation)) return state;
+      } catch (error) {
+        if (!isPassing(error) && incarnation.lease.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.reject(error));
+        throw error;
+      }
     }
   }
 

@@ -4,10 +4,10 @@ import type { Engine } from '../connection/engine.ts';
 import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
-import type { Namespace } from '../namespace.ts';
+import { isPassing } from '../errors/passing.ts';
 import type { Feed } from '../rx/feed.ts';
+import type { Verbs } from '../verbs.ts';
 import type { Incarnation } from './incarnation.ts';
-import { isPassing } from './passing.ts';
 import { patiently } from './patience.ts';
 import type { HoldState } from './session-state.ts';
 import { StateTeller } from './state-teller.ts';
@@ -20,7 +20,7 @@ const calmMs = 5_000;
 /** What a hold needs of its session. */
 export interface HoldHost {
   readonly engine: Engine;
-  readonly namespace: Namespace;
+  readonly namespace: Verbs;
   /** The hold is over: the session forgets it. */
   forget(hold: Hold): void;
 }

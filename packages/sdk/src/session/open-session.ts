@@ -1,3 +1,4 @@
+import { drawId } from '../connection/draw-id.ts';
 import type { Engine } from '../connection/engine.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { TimeLimit } from '../connection/time-limit.ts';
@@ -5,8 +6,7 @@ import { invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyValue } from '../kv/key-value.ts';
 import { get } from '../kv/operation.ts';
 import type { LeaseRegistry } from '../lease/lease-client.ts';
-import type { Namespace } from '../namespace.ts';
-import { drawId } from './incarnation.ts';
+import type { Verbs } from '../verbs.ts';
 import { persist } from './persist.ts';
 import { Session } from './session.ts';
 import { SessionKeeper } from './session-keeper.ts';
@@ -36,14 +36,14 @@ export interface SessionSource {
   readonly leases: LeaseRegistry;
 }
 
-export async function openSession({ engine, leases }: SessionSource, namespace: Namespace, options: SessionOptions): Promise<Session> {
+export async function openSession({ engine, leases }: SessionSource, namespace: Verbs, options: SessionOptions): Promise<Session> {
   const { from, lazy, ttlSeconds = from === undefined ? ttlSecondsDefault : from.ttlSeconds } = options;
   if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)
     throw invalidArgument(`ttlSeconds must be a whole number from 1 up, not ${ttlSeconds}`);
   if (from !== undefined && (options.ttlSeconds !== undefined || lazy === true))
     throw invalidArgument('a session that is taken over has its time to live already, and is not lazy');
   const limit = new TimeLimit(engine, options);
-  const owner = drawId(engine);
+  const owner = drawId(engine.runtime);
   const keeper = new SessionKeeper({ engine, namespace, leases, ttlSeconds, owner });
   const session = new Session(keeper);
   try {

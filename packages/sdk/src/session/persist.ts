@@ -3,7 +3,7 @@ import type { Engine } from '../connection/engine.ts';
 import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import type { TimeLimit } from '../connection/time-limit.ts';
-import { isPassing } from './passing.ts';
+import { isPassing } from '../errors/passing.ts';
 
 const retryInitialMs = 50;
 const retryMaxMs = 1_000;

@@ -4,14 +4,14 @@ import type { Engine } from '../connection/engine.ts';
 import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
+import { isPassing } from '../errors/passing.ts';
 import { toBytes } from '../kv/text.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { LeaseRegistry } from '../lease/lease-client.ts';
-import type { Namespace } from '../namespace.ts';
+import type { Verbs } from '../verbs.ts';
 import { HeldKey } from './held-key.ts';
 import type { Hold, HoldHost } from './hold.ts';
 import type { Incarnation } from './incarnation.ts';
-import { isPassing } from './passing.ts';
 import { patiently } from './patience.ts';
 import { heldBy, SessionMark } from './session-mark.ts';
 import type { SessionState } from './session-state.ts';
@@ -29,7 +29,7 @@ const formerLeasesMax = 8;
 /** What a session is made of. */
 export interface SessionInit {
   readonly engine: Engine;
-  readonly namespace: Namespace;
+  readonly namespace: Verbs;
   readonly leases: LeaseRegistry;
   readonly ttlSeconds: number;
   /** Whose the session is. */
@@ -39,7 +39,7 @@ export interface SessionInit {
 /** Keeps a session supplied with a lease, and what it holds in place under each. */
 export class SessionKeeper implements HoldHost {
   readonly engine: Engine;
-  readonly namespace: Namespace;
+  readonly namespace: Verbs;
   readonly leases: LeaseRegistry;
   readonly teller: StateTeller<SessionState>;
   readonly meter: SlackMeter;

@@ -2,7 +2,7 @@ import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { type Comparison, key } from '../kv/comparison.ts';
 import { get, put } from '../kv/operation.ts';
-import type { Namespace } from '../namespace.ts';
+import type { Verbs } from '../verbs.ts';
 
 /**
  * The key by which a session is known to the store: whose it is, as long as its lease lives.
@@ -12,10 +12,10 @@ import type { Namespace } from '../namespace.ts';
  */
 export class SessionMark {
   readonly key: string;
-  readonly #namespace: Namespace;
+  readonly #namespace: Verbs;
   readonly #lease: bigint;
 
-  constructor(namespace: Namespace, lease: bigint) {
+  constructor(namespace: Verbs, lease: bigint) {
     this.#namespace = namespace;
     this.#lease = lease;
     this.key = `conclave/session/${lease.toString(16)}`;

@@ -1,3 +1,4 @@
+import { drawId } from '../connection/draw-id.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { TimeLimit } from '../connection/time-limit.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
@@ -8,7 +9,6 @@ import type { Feed } from '../rx/feed.ts';
 import { type Establish, HeldFunction } from './held-function.ts';
 import { HeldKey, type HoldOptions } from './held-key.ts';
 import type { Hold } from './hold.ts';
-import { drawId } from './incarnation.ts';
 import { persist } from './persist.ts';
 import type { SessionKeeper } from './session-keeper.ts';
 import { expired, SessionMark } from './session-mark.ts';
@@ -162,8 +162,8 @@ export class Session implements AsyncDisposable {
     const limit = new TimeLimit(engine, options, lease.remaining());
     const keys = [...holds].filter((hold) => hold instanceof HeldKey).map(({ keyBytes }) => keyBytes);
     const mark = new SessionMark(namespace, lease.id);
-    const claim = drawId(engine);
-    this.#offer = { lease: lease.id, mark, owner, claim, nextOwner: drawId(engine) };
+    const claim = drawId(engine.runtime);
+    this.#offer = { lease: lease.id, mark, owner, claim, nextOwner: drawId(engine.runtime) };
     // First it ends here, then the store says so: at no time do two hold it.
     lease.end('handed-over', 'its session was handed over');
     await persist(engine, limit, (rest) => mark.offer(owner, claim, rest));

@@ -1,14 +1,14 @@
-import type { Namespace } from '../namespace.ts';
 import type { Feed } from '../rx/feed.ts';
+import type { Verbs } from '../verbs.ts';
 
 /** A state that others follow: each is told the present one, then each change. Nothing comes after the last. */
 export class StateTeller<State extends { readonly state: string }> {
-  readonly #namespace: Pick<Namespace, 'feed'>;
+  readonly #namespace: Pick<Verbs, 'feed'>;
   readonly #last: State['state'];
   readonly #listeners = new Set<(state: State) => void>();
   #state: State;
 
-  constructor(namespace: Pick<Namespace, 'feed'>, first: State, last: State['state']) {
+  constructor(namespace: Pick<Verbs, 'feed'>, first: State, last: State['state']) {
     this.#namespace = namespace;
     this.#state = first;
     this.#last = last;

@@ -1,4 +1,4 @@
-import { isConclaveError } from '../errors/conclave-error.ts';
+import { isConclaveError } from './conclave-error.ts';
 
 /** The gRPC status of a server that cannot answer now: it has no leader, is too slow, or is going away. */
 const statusUnavailable = 14;
