@@ -12,7 +12,12 @@ const ours = 'conclave-server';
 const etcd = 'etcd 3.5';
 
 describe.each([
-  { page: 'views', servers: [ours, etcd], says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1'] },
+  {
+    page: 'views',
+    servers: [ours, etcd],
+    says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1', 'started 1', 'bills/orders/1 two apples'],
+  },
+  { page: 'sessions', servers: [ours, etcd], says: ['busy\nback: busy\n', 'lease number 1', 'true\n', '1 2n\n0\n'] },
   // Ours takes no snapshots yet.
   { page: 'upkeep', servers: [etcd], says: ['default 3.5.', 'true'] },
 ])('$page', ({ page, servers, says }) => {
