@@ -2,8 +2,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { lock } from '@conclave/recipes';
+import { campaign, lock, observe, tryLock } from '@conclave/recipes';
 import { type Client, connect, type HoldState, isConclaveError, prefix, put, type Session, type SessionState } from '@conclave/sdk';
+import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
@@ -263,6 +264,20 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       await expect(client.session({ ttlSeconds: 9_000_000_001 })).rejects.toMatchObject({ code: 'lease-ttl-too-large' });
     });
 
+    test('does not wait for a function that does not heed its signal', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const calls: bigint[] = [];
+      const stuck = session.hold(({ lease }) => {
+        calls.push(lease.id);
+        return new Promise(() => {});
+      });
+      await eventually('it is called', () => calls.length === 1);
+      await other.lease.revoke(session.lease.id);
+      await eventually('it is called again', () => calls.length === 2);
+      await stuck.release();
+      expect(stuck.state.state).toBe('released');
+    });
+
     test('does not lose a key whose function refuses', async () => {
       await using session = await client.session();
       const failing = session.hold(async () => {
@@ -343,6 +358,41 @@ describe.each(targets)('against $title', ({ start, skip }) => {
         const kv = await client.get(`${mine}a`);
         return kv !== undefined && successor.state.state === 'live' && kv.lease === successor.lease.id;
       });
+    });
+
+    test('takes leadership and locks along: the same token, and nobody else in between', async () => {
+      const session = await client.session({ ttlSeconds: 30 });
+      const leadership = await campaign(client, `${mine}e`, { lease: session.lease, value: 'old' });
+      const held = await lock(client, `${mine}l`, { lease: session.lease });
+      const tried = await tryLock(client, `${mine}t`, { lease: session.lease });
+      const tokens = [leadership.token, held.token, tried?.token];
+      const leaders: (string | undefined)[] = [];
+      const subscription = observe(other, `${mine}e`).subscribe((leader) => leaders.push(leader?.value));
+      const rival = new AbortController();
+      const rivals = [
+        campaign(other, `${mine}e`, { value: 'rival', signal: rival.signal }),
+        lock(other, `${mine}l`, { signal: rival.signal }),
+      ].map((one) => one.then(() => 'won').catch(() => 'gave up'));
+      await eventually('the rivals wait', async () => (await client.list(prefix(mine), { countOnly: true })).count === 5);
+
+      const token = await session.handOver();
+      expect([leadership.isHeld, held.isHeld]).toEqual([false, false]);
+      // Leaving their scopes takes nothing from the successor.
+      await Promise.all([leadership.resign(), held.release(), tried?.release()]);
+
+      const successor = await other.session({ from: token });
+      const again = await campaign(other, `${mine}e`, { lease: successor.lease, value: 'new' });
+      const heldAgain = await lock(other, `${mine}l`, { lease: successor.lease });
+      const triedAgain = await tryLock(other, `${mine}t`, { lease: successor.lease });
+      expect([again.token, heldAgain.token, triedAgain?.token]).toEqual(tokens);
+      await expect(campaign(other, `${mine}e`, { lease: successor.lease })).rejects.toMatchObject({ code: 'lease-in-use' });
+      await eventually('the new value is seen', () => leaders.includes('new'));
+      expect(leaders).toEqual(['old', 'new']);
+      rival.abort();
+      expect(await Promise.all(rivals)).toEqual(['gave up', 'gave up']);
+      subscription.unsubscribe();
+      await successor.close();
+      expect(again.isHeld).toBe(false);
     });
 
     test('that nobody takes is taken back; nobody sees a key go', async () => {
@@ -432,6 +482,65 @@ describe.each(targets)('against $title', ({ start, skip }) => {
   });
 
   describe.skipIf(skip !== undefined)('an outage', () => {
+    test('behind a link that swallows everything is told before the server lets the keys go', async () => {
+      await using proxy = await TcpProxy.to(server.address);
+      await using far = await connect({ endpoints: proxy.address });
+      const session = await far.session({ ttlSeconds: 2 });
+      await session.hold(`${mine}a`, 'v').placed();
+      const { seen, stop } = await watched();
+      const { signal } = session;
+      let toldBefore: number | undefined;
+      signal.addEventListener('abort', () => {
+        toldBefore = seen.length;
+      });
+      proxy.silence();
+      await eventually('the server lets it go', () => seen.length > 0);
+      expect(toldBefore).toBe(0);
+      proxy.heal();
+      await eventually('it is back', () => seen.at(-1) === 'put a v');
+      stop();
+    }, 30_000);
+
+    test('after another, with hands in between: in the end everything is as declared', async () => {
+      const random = new Random(5);
+      const below = (bound: number): number => Math.floor(random.next() * bound);
+      await using proxy = await TcpProxy.to(server.address);
+      await using far = await connect({ endpoints: proxy.address, deadlineMs: 1_000 });
+      const session = await far.session({ ttlSeconds: 5 });
+      const names = Array.from({ length: 12 }, (_, nth) => `${mine}${nth}`);
+      const held = new Map(names.map((name) => [name, session.hold(name, '0')]));
+      proxy.cutEvery(() => 100 + below(4_000));
+      for (let round = 1; round <= 150; round++) {
+        const name = names[below(names.length)] as string;
+        const hold = held.get(name);
+        const what = below(10);
+        if (what < 3) await other.delete(name);
+        else if (what < 7) hold?.update(`${round}`).catch(() => {});
+        else if (what < 9) {
+          if (hold !== undefined) await hold.release();
+          held.set(name, session.hold(name, `${round}`));
+        } else if (session.state.state === 'live') await other.lease.revoke(session.lease.id);
+        await new Promise((resolve) => setTimeout(resolve, below(20)));
+      }
+      expect(proxy.cuts).toBeGreaterThan(10);
+      proxy.behave();
+      const stored = async (): Promise<string[]> =>
+        (await other.list(prefix(mine))).kvs.map((kv) => `${kv.key}=${kv.value}@${kv.lease}`).sort();
+      await eventually(
+        'all is as declared',
+        async () => {
+          if (session.state.state !== 'live') return false;
+          const { id } = session.lease;
+          const declared = [...held].map(([name, hold]) => `${name}=${hold.value}@${id}`).sort();
+          return JSON.stringify(await stored()) === JSON.stringify(declared);
+        },
+        20_000,
+      );
+      await Promise.all([...held.values()].map((hold) => hold.release()));
+      expect(await stored()).toEqual([]);
+      await session.close();
+    }, 90_000);
+
     test('longer than the time to live: everything is back within 2 s', async () => {
       await using far = await connect({ endpoints: server.address });
       const sessions = await Promise.all(Array.from({ length: 10 }, () => far.session({ ttlSeconds: 2 })));

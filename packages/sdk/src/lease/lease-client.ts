@@ -90,7 +90,7 @@ export class LeaseRegistry implements LeaseHolder {
     // The server says what is left in whole seconds, rounded down: as if the last renewal had been sent so much earlier.
     const goneMs = (info.grantedTtlSeconds - info.ttlSeconds) * 1_000;
     const provenAt = { monotonic: sentAt.monotonic - goneMs, boot: sentAt.boot - goneMs };
-    return this.#hold(id, info.grantedTtlSeconds, provenAt);
+    return this.#hold(id, info.grantedTtlSeconds, provenAt, true);
   }
 
   async revoke(lease: Lease, options: RequestOptions | undefined): Promise<void> {
@@ -110,8 +110,8 @@ export class LeaseRegistry implements LeaseHolder {
     this.#keeper.forget(lease);
   }
 
-  #hold(id: bigint, ttlSeconds: number, provenAt: Instant): Lease {
-    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt);
+  #hold(id: bigint, ttlSeconds: number, provenAt: Instant, isTakenOver = false): Lease {
+    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt, isTakenOver);
     if (this.#engine.isClosed) lease.end('lost', 'the client was closed');
     else this.#keeper.keep(lease);
     return lease;

@@ -48,6 +48,8 @@ export function marginMs(ttlSeconds: number): number {
  */
 export class Lease implements HeldLease, AsyncDisposable {
   readonly id: bigint;
+  /** It was granted to another process, or handed over and taken back: places that stand on it may be there already. */
+  readonly isTakenOver: boolean;
   readonly #runtime: Runtime;
   readonly #holder: LeaseHolder;
   readonly #controller = new AbortController();
@@ -60,8 +62,9 @@ export class Lease implements HeldLease, AsyncDisposable {
   onRenewal: ((remainingMs: number) => void) | undefined;
 
   /** @internal */
-  constructor(runtime: Runtime, holder: LeaseHolder, id: bigint, ttlSeconds: number, provenAt: Instant) {
+  constructor(runtime: Runtime, holder: LeaseHolder, id: bigint, ttlSeconds: number, provenAt: Instant, isTakenOver = false) {
     this.id = id;
+    this.isTakenOver = isTakenOver;
     this.#runtime = runtime;
     this.#holder = holder;
     this.#ttlSeconds = ttlSeconds;

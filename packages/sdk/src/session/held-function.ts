@@ -8,7 +8,7 @@ import type { HoldState } from './session-state.ts';
 export interface Establishing {
   /** The session's present lease, to put keys under. */
   readonly lease: Lease;
-  /** Aborted when the lease is over, the session was handed over, or this is released. */
+  /** Aborted when the lease is over, the session was handed over, or this is released. Then nobody waits for the function any more. */
   readonly signal: AbortSignal;
 }
 
@@ -34,13 +34,22 @@ export class HeldFunction extends Hold {
   }
 
   protected async establish({ lease }: Incarnation): Promise<HoldState> {
+    lease.assertHeld();
     const controller = new AbortController();
     this.#controller?.abort();
     this.#controller = controller;
     this.#takeAway = undefined;
-    lease.assertHeld();
-    onAbort(lease.signal, () => controller.abort(lease.signal.reason));
-    this.#takeAway = await this.#establish({ lease, signal: controller.signal });
+    const stopListening = onAbort(lease.signal, () => controller.abort(lease.signal.reason));
+    // Not waited for beyond its signal: one that does not heed it must not stand in the way of the next lease.
+    const aborted = new Promise<never>((_, reject) => {
+      onAbort(controller.signal, () => reject(controller.signal.reason));
+    });
+    try {
+      this.#takeAway = await Promise.race([this.#establish({ lease, signal: controller.signal }), aborted]);
+    } catch (error) {
+      stopListening();
+      throw error;
+    }
     return { state: 'held' };
   }
 
@@ -48,7 +57,11 @@ export class HeldFunction extends Hold {
     await this.#takeAway?.();
   }
 
+  protected onRelease(): void {
+    this.#controller?.abort(this.released());
+  }
+
   protected unlisten(): void {
-    if (this.isReleased) this.#controller?.abort(this.released());
+    if (this.isReleased) this.onRelease();
   }
 }

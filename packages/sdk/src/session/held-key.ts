@@ -126,6 +126,10 @@ export class HeldKey extends Hold {
       .commit();
   }
 
+  protected onRelease(): void {
+    // What is being put is awaited, and deleted then.
+  }
+
   protected unlisten(): void {
     this.#stopWatching?.();
     this.#stopWatching = undefined;
@@ -136,12 +140,14 @@ export class HeldKey extends Hold {
     const { lease, guards } = incarnation;
     const { namespace } = this.host;
     const asHeld = put(this.keyBytes, value, { lease });
+    // Given up with the lease: one that lands later finds a guard that does not hold, or the key as it was put since.
+    const { signal } = lease;
     const created = await namespace
       .txn()
       .if(...guards, keyOf(this.keyBytes).missing())
       .then(asHeld)
       .else(get(this.keyBytes))
-      .commit();
+      .commit({ signal });
     if (created.succeeded) return this.#placed(incarnation, created.revision, created.revision);
     const [kv] = created;
     // Nothing is there, so that it was a guard that did not hold: the session's own key is missing, and comes back.
@@ -156,7 +162,7 @@ export class HeldKey extends Hold {
       .txn()
       .if(...guards, keyOf(this.keyBytes).modRevision.equals(kv.modRevision))
       .then(asHeld)
-      .commit();
+      .commit({ signal });
     return replaced.succeeded ? this.#placed(incarnation, kv.createRevision, replaced.revision) : { state: 'pending' };
   }
 

@@ -26,7 +26,7 @@ export interface HoldHost {
 }
 
 /** Why a hold looks again: its owner asked for it, or something else happened to it. */
-export type Wake = 'asked' | 'disturbed';
+type Wake = 'asked' | 'disturbed';
 
 /** Something that a session holds: declared once, and established under each lease the session has. Made by {@link Session.hold}. */
 export abstract class Hold implements AsyncDisposable {
@@ -166,6 +166,8 @@ export abstract class Hold implements AsyncDisposable {
 
   /** Puts it in place, once, and says how it is then. `pending`: it is to be tried again. */
   protected abstract establish(incarnation: Incarnation): Promise<HoldState>;
+  /** It shall be released; what is under way has not come to its end. */
+  protected abstract onRelease(): void;
   /** The lease or the hold is over. */
   protected abstract unlisten(): void;
   /** Takes it away where it may be in place. */
@@ -238,6 +240,7 @@ export abstract class Hold implements AsyncDisposable {
   async #takeAway(): Promise<void> {
     const incarnation = this.#incarnation;
     this.#isReleased = true;
+    this.onRelease();
     this.wake('asked');
     // What is under way comes to its end, and nothing follows it.
     await this.#tending;

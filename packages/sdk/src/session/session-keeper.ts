@@ -150,7 +150,7 @@ export class SessionKeeper implements HoldHost {
     this.#life.abort();
     for (const hold of this.holds) hold.end();
     this.holds.clear();
-    await lease?.revoke();
+    if (lease?.state === 'held') await lease.revoke();
   }
 
   async #run(first: Lease | undefined): Promise<void> {
