@@ -17,7 +17,11 @@ describe.each([
     servers: [ours, etcd],
     says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1', 'started 1', 'bills/orders/1 two apples'],
   },
-  { page: 'sessions', servers: [ours, etcd], says: ['busy\nback: busy\n', 'lease number 1', 'true\n', '1 2n\n0\n'] },
+  {
+    page: 'sessions',
+    servers: [ours, etcd],
+    says: ['back: busy\n', 'elected with the token true', 'lease number 1', 'true\n', '1 2n\n0\n'],
+  },
   // Ours takes no snapshots yet.
   { page: 'upkeep', servers: [etcd], says: ['default 3.5.', 'true'] },
 ])('$page', ({ page, servers, says }) => {

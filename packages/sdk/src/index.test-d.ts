@@ -293,7 +293,7 @@ export async function sessions(): Promise<void> {
   session.hold('k', 'v', { ifTaken: 'fight' });
   const { state } = session;
   // @ts-expect-error not in every state
-  state.error;
+  void state.error;
   if (state.state === 'lost') same<typeof state.error, ConclaveError>(true);
   if (state.state === 'recovered') same<typeof state.lostMs, number>(true);
   const token = await session.handOver();

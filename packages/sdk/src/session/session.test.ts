@@ -207,6 +207,25 @@ test('a fleet that lost its leases together does not come back together', async 
   expect(slots.size).toBeGreaterThan(6);
 });
 
+test('after an outage of a minute it is live within 2 s, whenever the cluster comes back', async () => {
+  const tookMs: number[] = [];
+  for (let nth = 0; nth < 50; nth++) {
+    const { runtime, script, server, session } = await opened(5, nth + 1);
+    script.reach = () => false;
+    script.cut();
+    await runtime.advance(60_000 + nth * 37);
+    expect(session.state.state).toBe('lost');
+    script.reach = () => true;
+    const backAt = runtime.monotonic();
+    await runtime.runUntil(() => session.state.state === 'live');
+    tookMs.push(runtime.monotonic() - backAt);
+    expect(server.grants).toHaveLength(2);
+  }
+  expect(Math.max(...tookMs)).toBeLessThan(2_000);
+  // Not all at once.
+  expect(Math.max(...tookMs) - Math.min(...tookMs)).toBeGreaterThan(300);
+});
+
 test('a refusal is tried again ever more slowly, and not forgotten', async () => {
   const { runtime, server, session } = await opened(5);
   server.refusesGrants = { code: 8, message: 'etcdserver: mvcc: database space exceeded' };
