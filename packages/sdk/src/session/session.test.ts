@@ -60,11 +60,13 @@ class YesServer {
       this.#prolong(id);
       call.reply(LeaseGrantResponse.encode({ id, ttl }));
     } else if (call.path === KV.methods.txn.path) {
-      for (const { requestPut } of TxnRequest.decode(call.request).success) {
-        if (requestPut !== undefined) this.puts.push(Buffer.from(requestPut.key).toString());
-      }
       const header = { revision: 2 };
-      call.reply(TxnResponse.encode({ header, succeeded: true, responses: [{ responsePut: { header } }] }));
+      const responses = TxnRequest.decode(call.request).success.map(({ requestPut }) => {
+        if (requestPut === undefined) return { responseDeleteRange: { header } };
+        this.puts.push(Buffer.from(requestPut.key).toString());
+        return { responsePut: { header } };
+      });
+      call.reply(TxnResponse.encode({ header, succeeded: true, responses }));
     } else if (call.path === LeaseService.methods.leaseRevoke.path) call.reply(new Uint8Array());
   }
 
@@ -248,6 +250,42 @@ test('opening one rejects at once with what no time will cure, and leaves nothin
   await scripted.client.close();
   await scripted.runtime.advance(1);
   expect(scripted.runtime.pendingTimers).toBe(0);
+});
+
+test('what it holds is put on the condition that the session is its own, so that nothing can land after a hand-over', async () => {
+  const { runtime, script, session } = await opened(10);
+  const held = session.hold('k', 'v');
+  await runtime.run(held.placed());
+  await runtime.run(held.release());
+  const mark = `conclave/session/${session.lease.id.toString(16)}`;
+  const requests = script.calls.filter(({ path }) => path === KV.methods.txn.path).map(({ request }) => TxnRequest.decode(request));
+  const ofKey = requests.filter(({ success }) =>
+    success.some(({ requestPut, requestDeleteRange }) => Buffer.from((requestPut ?? requestDeleteRange)?.key ?? []).toString() === 'k'),
+  );
+  expect(ofKey).toHaveLength(2);
+  for (const { compare } of ofKey) {
+    const guard = compare.find(({ key }) => Buffer.from(key).toString() === mark);
+    expect(Buffer.from(guard?.value ?? []).toString()).toMatch(/^held\/[0-9a-f]{32}$/);
+  }
+});
+
+test('it ends here before the store is told that it is offered, and nothing is renewed any more', async () => {
+  const { runtime, script, server, session } = await opened(10);
+  const { signal, lease } = session;
+  const { onCall } = script;
+  let wasAborted: boolean | undefined;
+  script.onCall = (call) => {
+    wasAborted ??= signal.aborted;
+    onCall(call);
+  };
+  const token = await runtime.run(session.handOver());
+  expect(wasAborted).toBe(true);
+  expect(token).toMatchObject({ lease: lease.id.toString(16), ttlSeconds: 10, keys: [] });
+  const expiresAt = server.expiresAt.get(lease.id) ?? 0;
+  await runtime.advance(60_000);
+  expect(server.expiresAt.get(lease.id)).toBe(expiresAt);
+  expect(session.state.state).toBe('handed-over');
+  expect(server.grants).toHaveLength(1);
 });
 
 test('closed while its lease is asked for, it gives the lease back', async () => {
