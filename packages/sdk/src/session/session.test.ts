@@ -5,6 +5,8 @@ import {
   LeaseKeepAliveRequest,
   LeaseKeepAliveResponse,
   Lease as LeaseService,
+  LeaseTimeToLiveRequest,
+  LeaseTimeToLiveResponse,
   TxnRequest,
   TxnResponse,
   Watch,
@@ -67,6 +69,10 @@ class YesServer {
         return { responsePut: { header } };
       });
       call.reply(TxnResponse.encode({ header, succeeded: true, responses }));
+    } else if (call.path === LeaseService.methods.leaseTimeToLive.path) {
+      const { id } = LeaseTimeToLiveRequest.decode(call.request);
+      const ttl = Math.floor(((this.expiresAt.get(id) ?? 0) - this.#scripted.runtime.monotonic()) / 1_000);
+      call.reply(LeaseTimeToLiveResponse.encode({ id, ttl, grantedTtl: this.#ttl.get(id) }));
     } else if (call.path === LeaseService.methods.leaseRevoke.path) call.reply(new Uint8Array());
   }
 
@@ -286,6 +292,32 @@ test('it ends here before the store is told that it is offered, and nothing is r
   expect(server.expiresAt.get(lease.id)).toBe(expiresAt);
   expect(session.state.state).toBe('handed-over');
   expect(server.grants).toHaveLength(1);
+});
+
+test('taken over late, it is judged by what the server says is left, and renewed at once', async () => {
+  const { runtime, script, client, server, session } = await opened(10);
+  const { id } = session.lease;
+  const token = await runtime.run(session.handOver());
+  await runtime.advance(6_000);
+  const leftMs = (server.expiresAt.get(id) ?? 0) - runtime.monotonic();
+  const { onStream } = script;
+  // Until it is renewed nobody knows more than that.
+  let heard = 0;
+  script.onStream = (stream) => {
+    onStream(stream);
+    const { onWrite } = stream;
+    stream.onWrite = (bytes) => {
+      if (stream.path === LeaseService.methods.leaseKeepAlive.path && heard++ === 0) return;
+      onWrite(bytes);
+    };
+  };
+  const successor = await runtime.run(client.session({ from: token }));
+  expect(successor.slackMs).toBeLessThan(leftMs - 500);
+  expect(successor.slackMs).toBeGreaterThan(leftMs - 1_600);
+  expect(heard).toBe(1);
+  await runtime.runUntil(() => successor.slackMs > 9_000);
+  expect(heard).toBe(2);
+  expect(successor.lease).toMatchObject({ id, isTakenOver: true, ttlSeconds: 10 });
 });
 
 test('closed while its lease is asked for, it gives the lease back', async () => {
