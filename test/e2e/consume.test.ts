@@ -281,9 +281,12 @@ describe.each(targets)('against $title', ({ start, skip }) => {
           const argv = ['--conditions=@conclave/source', '--import', 'tsx', join(dir, 'consumer.ts'), server.address, `consume/${space}/`];
           const child = spawn(process.execPath, argv, { stdio: 'inherit' });
           const exited = new Promise((resolve) => child.once('exit', resolve));
-          await eventually('it gets on', async () => (await cursor()) >= before + 40n || (await cursor()) >= last, 30_000);
-          if (child.kill('SIGKILL')) kills++;
-          await exited;
+          try {
+            await eventually('it gets on', async () => (await cursor()) >= before + 40n || (await cursor()) >= last, 30_000);
+          } finally {
+            if (child.kill('SIGKILL')) kills++;
+            await exited;
+          }
         }
         expect(kills).toBeGreaterThan(2);
         expect(await counted()).toEqual(expected);

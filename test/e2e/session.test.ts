@@ -458,18 +458,17 @@ describe.each(targets)('against $title', ({ start, skip }) => {
 
     test('goes from process to process', async () => {
       const { seen, stop } = await watched();
-      const first = await worker(server.address, mine, 'first');
+      await using first = await worker(server.address, mine, 'first');
       await first.said('held');
       first.tell('hand-over');
       const token = await first.said('token');
-      const second = await worker(server.address, mine, 'second', token);
+      await using second = await worker(server.address, mine, 'second', token);
       await second.said('held');
-      first.end();
+      await first[Symbol.asyncDispose]();
       await eventually('the second has it', () => seen.length === 2);
       expect(seen).toEqual(['put a first', 'put a second']);
       second.tell('close');
       await eventually('it goes in the end', async () => (await other.get(`${mine}a`)) === undefined);
-      second.end();
       stop();
     }, 40_000);
 
@@ -602,7 +601,7 @@ process.stdin.on('data', async (data) => {
   return new Worker(child, dir);
 }
 
-class Worker {
+class Worker implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #dir: string;
   #output = '';
@@ -624,7 +623,7 @@ class Worker {
     return line.slice(word.length + 1);
   }
 
-  end(): void {
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill('SIGKILL');
     rmSync(this.#dir, { recursive: true, force: true });
   }
