@@ -12,7 +12,16 @@ const ours = 'conclave-server';
 const etcd = 'etcd 3.5';
 
 describe.each([
-  { page: 'views', servers: [ours, etcd], says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1'] },
+  {
+    page: 'views',
+    servers: [ours, etcd],
+    says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1', 'started 1', 'bills/orders/1 two apples'],
+  },
+  {
+    page: 'sessions',
+    servers: [ours, etcd],
+    says: ['back: busy\n', 'elected with the token true', 'lease number 1', 'true\n', '1 2n\n0\n'],
+  },
   {
     page: 'observability',
     servers: [ours, etcd],

@@ -24,12 +24,15 @@ import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import { openSession, type SessionOptions } from './session/open-session.ts';
+import type { Session } from './session/session.ts';
 import { type Codec, isSchema, json } from './space/codec.ts';
 import { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { View } from './view/view.ts';
 import { ViewHub } from './view/view-hub.ts';
 import type { ViewOptions } from './view/view-options.ts';
+import { type ConsumeBody, type ConsumeOptions, Consumer } from './watch/consumer.ts';
 import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
@@ -128,8 +131,16 @@ class NamespaceView implements Namespace {
     return this.#core.views.open(this.#prefix, targets, options);
   }
 
+  async consume(target: Target, options: ConsumeOptions, body: ConsumeBody): Promise<void> {
+    await new Consumer(this.#core, this, this.#prefix, target, options, body).run();
+  }
+
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
     return this.#core.ring.feed(open);
+  }
+
+  session(options: SessionOptions = {}): Promise<Session> {
+    return openSession(this.#core, this, options);
   }
 
   space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;

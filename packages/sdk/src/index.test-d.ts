@@ -10,10 +10,13 @@ import {
   type EntryEvent,
   type Feed,
   get,
+  type HeldFunction,
+  type HeldKey,
   isConclaveError,
   json,
   type KeyValue,
   key,
+  type Lease,
   type ListResult,
   list,
   type Metrics,
@@ -278,6 +281,49 @@ export async function views(): Promise<void> {
   await client.view('k', { indexes: { owner: 'owner' } });
 }
 
+export async function sessions(): Promise<void> {
+  await using session = await client.session({ ttlSeconds: 10 });
+  const held = session.hold('k', 'v', { ifTaken: 'overwrite' });
+  same<typeof held, HeldKey>(true);
+  const established = session.hold(async ({ lease, signal }) => {
+    same<typeof lease, Lease>(true);
+    same<typeof signal, AbortSignal>(true);
+    return async () => {};
+  });
+  same<typeof established, HeldFunction>(true);
+  // Nothing to take away.
+  session.hold(async () => {});
+  // @ts-expect-error what a function establishes has no value
+  established.update('v');
+  // @ts-expect-error a key is held with a value
+  session.hold('k');
+  // @ts-expect-error there is no such way
+  session.hold('k', 'v', { ifTaken: 'fight' });
+  const { state } = session;
+  // @ts-expect-error not in every state
+  void state.error;
+  if (state.state === 'lost') same<typeof state.error, ConclaveError>(true);
+  if (state.state === 'recovered') same<typeof state.lostMs, number>(true);
+  const token = await session.handOver();
+  await client.session({ from: token });
+  // @ts-expect-error plain data, but not any
+  await client.session({ from: { lease: 'a' } });
+}
+
+export async function consumers(): Promise<void> {
+  await client.consume(prefix('k'), { cursor: 'c' }, (delivery) => {
+    if (delivery.type === 'resync') same<typeof delivery.reason, 'started' | 'compacted'>(true);
+    else same<typeof delivery.events, readonly WatchEvent[]>(true);
+    return [put('a', ''), txn().then(del('b'))];
+  });
+  await client.consume(prefix('k'), { cursor: 'c' }, async () => {});
+  await client.consume(prefix('k'), { cursor: 'c' }, () => {});
+  // @ts-expect-error without a cursor it is a watch
+  await client.consume(prefix('k'), {}, () => {});
+  // @ts-expect-error what is done elsewhere does not happen once
+  await client.consume(prefix('k'), { cursor: 'c' }, () => 'done');
+}
+
 export async function upkeep(): Promise<void> {
   const member = client.maintenance.at('127.0.0.1:2379');
   const { leader } = await member.status();
@@ -325,6 +371,7 @@ export function errors(error: unknown): void {
   }
   if (isConclaveError(error, 'result-unavailable'))
     same<typeof error.details, { readonly succeeded: boolean; readonly revision: bigint } | undefined>(true);
+  if (isConclaveError(error, 'once-mismatch')) same<NonNullable<typeof error.details>['revision'], bigint>(true);
   if (isConclaveError(error, 'invalid-value')) same<NonNullable<typeof error.details>['issues'], readonly ValueIssue[]>(true);
   if (isConclaveError(error)) same<typeof error, ConclaveError<string>>(true);
   // Packages built on this one have codes of their own.

@@ -67,6 +67,13 @@ export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.
 export type { ClientGauges, Metrics } from './metrics/metrics.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+export type { Establish, Establishing, HeldFunction } from './session/held-function.ts';
+export type { HeldKey, HoldOptions } from './session/held-key.ts';
+export type { Hold } from './session/hold.ts';
+export type { SessionOptions } from './session/open-session.ts';
+export type { Session } from './session/session.ts';
+export type { HoldState, SessionState } from './session/session-state.ts';
+export type { SessionToken } from './session/session-token.ts';
 export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';
 export type {
   Entry,
@@ -85,5 +92,7 @@ export type { View } from './view/view.ts';
 export type { ViewAdded, ViewChange, ViewChanged, ViewRemoved, ViewResync } from './view/view-change.ts';
 export type { IndexFunction, ViewOptions, ViewReadOptions } from './view/view-options.ts';
 export type { StaleReason, ViewState } from './view/view-state.ts';
+export type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
+export type { Delivery, EventsDelivery, ResyncDelivery } from './watch/delivery.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

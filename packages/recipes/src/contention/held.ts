@@ -203,6 +203,8 @@ export class Held implements AsyncDisposable {
 export async function leave(place: Place): Promise<void> {
   if (place.ownsLease) return await place.lease.revoke();
   const { client, kind, lease, key: own, token } = place;
+  // The place went with it, and is another process's.
+  if (lease.state === 'handed-over') return;
   const scope = new Scope(client, kind, undefined, undefined);
   for (let attempt = 0; ; attempt += 1) {
     try {

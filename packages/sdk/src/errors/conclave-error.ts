@@ -30,12 +30,28 @@ export type ClientErrorCode =
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
   | 'lease-revoked'
+  /** The lease was given to another process by {@link Session.handOver}. */
+  | 'lease-handed-over'
+  /** The session has ended. */
+  | 'session-closed'
+  /** The session that was handed over was taken by another process before. */
+  | 'session-claimed'
+  /** The session that was handed over was not taken in time: its lease is over. */
+  | 'session-expired'
+  /** The key that a session shall hold is somebody else's. */
+  | 'key-taken'
+  /** The session was told to hold this no more. */
+  | 'hold-released'
   /** A software transaction was run as often as it may, and others were in its way each time. */
   | 'conflict'
-  /** A guard of a software transaction did not hold. */
+  /** A guard of a software transaction or of a consumer did not hold. */
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
+  /** The id given to {@link Txn.once} marks another transaction; nothing was done. `details` tell of that one. */
+  | 'once-mismatch'
+  /** Another consumer writes the same cursor. */
+  | 'cursor-moved'
   /** The view was closed. */
   | 'view-closed'
   /** The checksum of a snapshot does not match its bytes: they are not to be used. */
@@ -63,9 +79,9 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
       /** History before this revision is gone. Absent when a read, not a watch, met the compaction. */
       readonly compactRevision?: bigint;
     }
-  : Code extends 'result-unavailable'
+  : Code extends 'result-unavailable' | 'once-mismatch'
     ? {
-        /** Which branch the transaction took. */
+        /** Which branch the transaction took that was done under the id: `then`. */
         readonly succeeded: boolean;
         /** The revision it made. */
         readonly revision: bigint;

@@ -133,11 +133,12 @@ export class Txn<Success extends readonly Operation[], Failure extends readonly 
    * the same id, here or in another process, changes nothing and is given the answer of the first run: its branch, its revision, and what it
    * read, read again in the history. So {@link Txn.commit} sends it again by itself when its answer is lost.
    *
-   * An id stands for one transaction: draw a new one for the next. The mark is the key `conclave/once/txn/<id>` of the namespace, and
+   * An id stands for one transaction: draw a new one for the next. Another transaction under it rejects with `once-mismatch` and does nothing.
+   * It is another if anything in it differs but the leases of its puts; the `guard` of another holder makes it another, too. The mark is the key `conclave/once/txn/<id>` of the namespace, and
    * one more, `conclave/once/txn.…/<id>`, for each nested transaction; they go by themselves between `ttlSeconds` and twice as many seconds
    * later. They make a branch that only reads a write, and cost two of the operations a transaction may have (etcd: 128).
    *
-   * @throws ConclaveError `invalid-argument`; from `commit` also `result-unavailable`, see there
+   * @throws ConclaveError `invalid-argument`; from `commit` also `result-unavailable` and `once-mismatch`, see there
    * @example
    * ```ts
    * const result = await client.txn()
@@ -157,8 +158,9 @@ export class Txn<Success extends readonly Operation[], Failure extends readonly 
    * A transaction that writes is sent once: when its answer is lost it rejects with the outcome `unknown`, and whether it happened can only
    * be read; unless it is marked, see {@link Txn.once}. One that only reads is repeated like any read.
    *
-   * @throws ConclaveError `duplicate-key`, `too-many-ops`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
-   * `result-unavailable` when it was done before and the history of what it read is compacted away: `details` hold `succeeded` and `revision`
+   * @throws ConclaveError `duplicate-key`, `too-many-operations`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
+   * `result-unavailable` when it was done before and the history of what it read is compacted away, or `once-mismatch` when another transaction was
+   * done under its id: `details` hold `succeeded` and `revision`
    */
   commit(options?: RequestOptions): Promise<TxnResult<Success, Failure>> {
     return new Promise((resolve, reject) => {

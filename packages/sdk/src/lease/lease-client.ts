@@ -82,6 +82,17 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
+  /** Keeps a lease that was kept elsewhere so far; undefined: there is none any more. */
+  async takeOver(id: bigint, options: RequestOptions | undefined): Promise<Lease | undefined> {
+    const sentAt = now(this.#engine.runtime);
+    const info = await this.#request(timeToLiveProcedure, { id }, noKeys, options);
+    if (info === undefined) return undefined;
+    // The server says what is left in whole seconds, rounded down: as if the last renewal had been sent so much earlier.
+    const goneMs = (info.grantedTtlSeconds - info.ttlSeconds) * 1_000;
+    const provenAt = { monotonic: sentAt.monotonic - goneMs, boot: sentAt.boot - goneMs };
+    return this.#hold(id, info.grantedTtlSeconds, provenAt, true);
+  }
+
   async revoke(lease: Lease, options: RequestOptions | undefined): Promise<void> {
     lease.end('revoked', 'it was revoked');
     await this.revokeId(lease.id, options);
@@ -102,8 +113,8 @@ export class LeaseRegistry implements LeaseHolder {
     this.#engine.runtime.log.warn({ lease: lease.id.toString(16), reason }, 'a lease was lost');
   }
 
-  #hold(id: bigint, ttlSeconds: number, provenAt: Instant): Lease {
-    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt);
+  #hold(id: bigint, ttlSeconds: number, provenAt: Instant, isTakenOver = false): Lease {
+    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt, isTakenOver);
     if (this.#engine.isClosed) lease.end('lost', 'the client was closed');
     else this.#keeper.keep(lease);
     return lease;

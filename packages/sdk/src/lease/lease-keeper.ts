@@ -39,11 +39,15 @@ export class LeaseKeeper {
   }
 
   keep(lease: Lease): void {
+    // What was granted long ago, or taken over late, may be over.
+    if (lease.state !== 'held') return;
     const kept: Kept = { lease, unanswered: [], timer: undefined };
     this.#kept.set(lease.id, kept);
     this.#schedule(kept);
     this.#stream ??= this.#newStream();
-    this.#stream.open();
+    // One that was taken over may be due, and may have been kept here before: on a new stream no late answer is taken for a new one's.
+    if (this.#isDue(kept)) this.#stream.reopen();
+    this.#stream?.open();
   }
 
   forget(lease: Lease): void {
@@ -78,8 +82,12 @@ export class LeaseKeeper {
   /** A new stream: nobody knows which renewals of the old one were heard. A lease that was just proved can wait its turn. */
   #onOpen(): void {
     for (const kept of [...this.#kept.values()]) {
-      if (kept.lease.remaining() < this.#intervalMs(kept.lease) * 2) this.#renew(kept);
+      if (this.#isDue(kept)) this.#renew(kept);
     }
+  }
+
+  #isDue({ lease }: Kept): boolean {
+    return lease.remaining() < this.#intervalMs(lease) * 2;
   }
 
   #intervalMs(lease: Lease): number {
