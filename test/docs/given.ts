@@ -1,6 +1,17 @@
 // What the examples of the docstrings take for granted: their reader has a client, some things made with it, and a few of his own.
 import { type Lock, lock } from '@conclave/recipes';
-import { type Client, connect, type Lease, type Member, type MessageType, prefix, type StandardSchemaV1, type View } from '@conclave/sdk';
+import {
+  type Client,
+  connect,
+  type Lease,
+  type Member,
+  type MessageType,
+  prefix,
+  type Session,
+  type SessionToken,
+  type StandardSchemaV1,
+  type View,
+} from '@conclave/sdk';
 import { type ConclaveServer, startServer } from '@conclave/server';
 import { cluster, type TestCluster } from '@conclave/testing';
 
@@ -9,6 +20,9 @@ export interface Given {
   readonly view: View<string>;
   readonly lease: Lease;
   readonly held: Lock;
+  readonly session: Session;
+  /** The process that goes on with a session. */
+  readonly successor: { send(token: SessionToken): void };
   /** A learner that was added, and is not started. */
   readonly member: Member;
   readonly c: TestCluster;
@@ -63,6 +77,8 @@ export class Stage implements AsyncDisposable {
     client: () => this.#connected(),
     view: async () => (await this.#connected()).view(prefix('config/')),
     lease: async () => (await this.#connected()).lease.grant({ ttlSeconds: 10 }),
+    session: async () => (await this.#connected()).session({ ttlSeconds: 10 }),
+    successor: () => ({ send: () => undefined }),
     held: async () => lock(await this.#connected(), 'jobs/nightly'),
     member: async () => (await (await this.#connected()).cluster.addLearner(['http://10.0.0.9:2380'])).member,
     storage: () => 'data:,stored',
@@ -97,6 +113,8 @@ export const givenNames: ReadonlySet<string> = new Set<keyof Given>([
   'view',
   'lease',
   'held',
+  'session',
+  'successor',
   'member',
   'c',
   'storage',

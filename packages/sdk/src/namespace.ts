@@ -181,7 +181,7 @@ export interface Namespace {
    * of more than 127 keys (etcd), `permission-denied`, `client-closed`, …
    * @example
    * ```ts
-   * await client.consume(prefix('orders/'), { cursor: 'billing/cursor', signal }, (delivery) => {
+   * await client.consume(prefix('orders/'), { cursor: 'billing/cursor', signal: shutdown.signal }, (delivery) => {
    *   if (delivery.type === 'resync') return delivery.kvs.map((kv) => put(`bills/${kv.key}`, kv.value));
    *   return delivery.events.map(({ type, key, value }) => (type === 'put' ? put(`bills/${key}`, value) : del(`bills/${key}`)));
    * });

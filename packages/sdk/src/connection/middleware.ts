@@ -44,13 +44,44 @@ export interface InterceptedCall {
    * Sends this metadata along, with each attempt from now on. What the client itself sends (`token`, `hasleader`) cannot be replaced.
    *
    * @throws ConclaveError `invalid-argument` unless the name is of lower-case letters, digits, `.`, `_`, `-` and the value printable ASCII
+   * @example
+   * ```ts
+   * const named: Middleware = (call, next) => {
+   *   call.setMetadata('x-service', 'billing');
+   *   return next();
+   * };
+   * ```
    */
   setMetadata(name: string, value: string): void;
 
-  /** Tells each time the call is sent, just before it is. */
+  /**
+   * Tells each time the call is sent, just before it is.
+   *
+   * @example
+   * ```ts
+   * const repeats: Middleware = (call, next) => {
+   *   call.onAttempt(({ number, endpoint, after }) => {
+   *     if (number > 1) console.log(`${call.method} again, now at ${endpoint}: ${after?.message}`);
+   *   });
+   *   return next();
+   * };
+   * ```
+   */
   onAttempt(listener: (attempt: CallAttempt) => void): void;
 
-  /** Tells how the call ended, once, just before the caller is told. Of several listeners the first one is told last. */
+  /**
+   * Tells how the call ended, once, just before the caller is told. Of several listeners the first one is told last.
+   *
+   * @example
+   * ```ts
+   * const doubts: Middleware = (call, next) => {
+   *   call.onEnd(({ outcome, endpoint }) => {
+   *     if (outcome === 'unknown') console.log(`whether ${endpoint} did what was asked is not known`);
+   *   });
+   *   return next();
+   * };
+   * ```
+   */
   onEnd(listener: (report: CallReport) => void): void;
 }
 

@@ -21,7 +21,18 @@ export interface Establishing {
  */
 export type Establish = (establishing: Establishing) => Promise<undefined | (() => Promise<void>)>;
 
-/** Something that a function establishes for a session. */
+/**
+ * Something that a function establishes for a session.
+ *
+ * @example
+ * ```ts
+ * const pair = session.hold(async ({ lease }) => {
+ *   // Both or none, and both go with the lease.
+ *   await client.txn().then(put('workers/7', 'idle', { lease }), put('zones/eu-1/7', '', { lease })).commit();
+ * });
+ * await pair.placed();
+ * ```
+ */
 export class HeldFunction extends Hold {
   readonly #establish: Establish;
   #controller: AbortController | undefined;

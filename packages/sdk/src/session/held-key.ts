@@ -31,6 +31,13 @@ interface Waiter {
  * A key that a session holds. It is the session's own as long as it is attached to the session's lease, or to one the session had before:
  * then it is put back when it is deleted, and the session's value wins. A key that somebody else attached elsewhere is left alone, or is
  * overwritten, as {@link HoldOptions.ifTaken} says.
+ *
+ * @example
+ * ```ts
+ * const worker = session.hold('workers/7', 'idle');
+ * await worker.placed();
+ * console.log(worker.key, worker.state.state); // workers/7 held
+ * ```
  */
 export class HeldKey extends Hold {
   readonly keyBytes: Uint8Array;
@@ -185,7 +192,7 @@ export class HeldKey extends Hold {
         this.#stopWatching = undefined;
         // Looking again tells, and starts from there.
         if (isConclaveError(error, 'compacted')) this.wake('disturbed');
-        else this.host.namespace.runtime.log.warn({ error, key: this.key }, 'a key that a session holds is not watched');
+        else this.host.namespace.runtime.log.warn({ err: error, key: this.key }, 'a key that a session holds is not watched');
       },
     });
     this.#stopWatching = () => subscription.unsubscribe();

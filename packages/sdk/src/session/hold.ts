@@ -28,7 +28,15 @@ export interface HoldHost {
 /** Why a hold looks again: its owner asked for it, or something else happened to it. */
 type Wake = 'asked' | 'disturbed';
 
-/** Something that a session holds: declared once, and established under each lease the session has. Made by {@link Session.hold}. */
+/**
+ * Something that a session holds: declared once, and established under each lease the session has. Made by {@link Session.hold}.
+ *
+ * @example
+ * ```ts
+ * session.hold('workers/7', 'alive');
+ * for (const hold of session.holds) await hold.placed();
+ * ```
+ */
 export abstract class Hold implements AsyncDisposable {
   protected readonly host: HoldHost;
   /** What it is, for people. */
@@ -60,7 +68,10 @@ export abstract class Hold implements AsyncDisposable {
    *
    * @example
    * ```ts
-   * session.hold('workers/7', 'alive').status().subscribe(({ state }) => console.log(state)); // pending, held
+   * const worker = session.hold('workers/7', 'alive');
+   * worker.status().subscribe(({ state }) => console.log(state));
+   * await worker.placed();
+   * console.log(worker.state.state); // held
    * ```
    */
   status(): Feed<HoldState> {
@@ -96,6 +107,13 @@ export abstract class Hold implements AsyncDisposable {
    * latest with the session's lease.
    *
    * @throws ConclaveError `permission-denied`, …
+   * @example
+   * ```ts
+   * const worker = session.hold('workers/7', 'alive');
+   * await worker.placed();
+   * await worker.release();
+   * console.log(await client.get('workers/7')); // undefined
+   * ```
    */
   release(): Promise<void> {
     this.#release ??= this.#takeAway();
@@ -107,7 +125,10 @@ export abstract class Hold implements AsyncDisposable {
       await this.release();
     } catch (error) {
       // It goes with the session's lease; leaving a scope must not fail for that.
-      this.host.namespace.runtime.log.warn({ error, hold: this.#name }, 'what a session held was not taken away; it goes with its lease');
+      this.host.namespace.runtime.log.warn(
+        { err: error, hold: this.#name },
+        'what a session held was not taken away; it goes with its lease',
+      );
     }
   }
 
@@ -184,7 +205,7 @@ export abstract class Hold implements AsyncDisposable {
   protected set(state: HoldState): void {
     if (state.state === 'failed') {
       const { error } = state;
-      this.host.namespace.runtime.log.warn({ error, hold: this.#name }, 'what a session shall hold cannot be put in place');
+      this.host.namespace.runtime.log.warn({ err: error, hold: this.#name }, 'what a session shall hold cannot be put in place');
     }
     this.#teller.tell(state);
   }

@@ -167,7 +167,7 @@ export class SessionKeeper implements HoldHost {
         if (this.teller.isOver) return;
         if (this.engine.isClosed) return await this.end(error);
         this.#lastTrouble = error;
-        this.engine.runtime.log.warn({ error }, 'a session has no lease; trying again');
+        this.engine.runtime.log.warn({ err: error }, 'a session has no lease; trying again');
         this.#onTrouble(error);
         await pause(this.engine, backoff.next(), this.#life.signal);
       }
@@ -224,7 +224,7 @@ export class SessionKeeper implements HoldHost {
       if (id === present.id) continue;
       this.leases.revokeId(id, undefined).then(
         () => this.#formerLeases.delete(id),
-        (error: unknown) => this.engine.runtime.log.debug({ error }, 'a lost lease was not revoked; it ends with its time'),
+        (error: unknown) => this.engine.runtime.log.debug({ err: error }, 'a lost lease was not revoked; it ends with its time'),
       );
     }
   }

@@ -31,6 +31,13 @@ interface Offer {
  *
  * Presence heals, ownership does not: a lock or a leadership that stands on {@link Session.lease} is lost with that lease, and is not taken
  * again by the session.
+ *
+ * @example
+ * ```ts
+ * await using presence = await client.session({ ttlSeconds: 10 });
+ * await presence.hold('workers/7', 'alive').placed();
+ * presence.signal.addEventListener('abort', () => console.log('nobody can count on our keys any more'));
+ * ```
  */
 export class Session implements AsyncDisposable {
   readonly #keeper: SessionKeeper;
@@ -55,7 +62,9 @@ export class Session implements AsyncDisposable {
    *
    * @example
    * ```ts
-   * session.status().subscribe(({ state, at }) => console.log(new Date(at), state)); // live, lost, recovered, live
+   * session.status().subscribe(({ state, at }) => {
+   *   if (state === 'lost') console.log('since', new Date(at), 'nobody counts on our keys');
+   * });
    * ```
    */
   status(): Feed<SessionState> {
@@ -103,7 +112,14 @@ export class Session implements AsyncDisposable {
     return [...this.#keeper.holds];
   }
 
-  /** The lowest {@link Session.slackMs} since this was called last, or since the session was opened; 0 if it lost its lease meanwhile. For metrics. */
+  /**
+   * The lowest {@link Session.slackMs} since this was called last, or since the session was opened; 0 if it lost its lease meanwhile. For metrics.
+   *
+   * @example
+   * ```ts
+   * console.log(session.takeLowestSlackMs() > 5_000); // true
+   * ```
+   */
   takeLowestSlackMs(): number {
     return this.#keeper.meter.takeLowestMs();
   }
@@ -175,6 +191,13 @@ export class Session implements AsyncDisposable {
    *
    * @throws ConclaveError `session-claimed` when another process has taken it, `session-expired` when nobody has and its lease is over,
    * `invalid-argument` when it was not handed over, `unavailable`, `deadline-exceeded`, …
+   * @example
+   * ```ts
+   * await session.handOver();
+   * // Nobody came.
+   * await session.takeBack();
+   * console.log(session.state.state); // live
+   * ```
    */
   async takeBack(options: RequestOptions = {}): Promise<void> {
     const keeper = this.#keeper;
@@ -197,6 +220,10 @@ export class Session implements AsyncDisposable {
    * lease ends with its time. Idempotent.
    *
    * @throws ConclaveError `unavailable`, `deadline-exceeded`, …
+   * @example
+   * ```ts
+   * await session.close();
+   * ```
    */
   close(): Promise<void> {
     this.#close ??= this.#keeper.end(undefined);
@@ -208,7 +235,7 @@ export class Session implements AsyncDisposable {
       await this.close();
     } catch (error) {
       // Nothing renews it any more; leaving a scope must not fail for that.
-      this.#keeper.engine.runtime.log.warn({ error }, 'the lease of a session was not revoked; it ends with its time');
+      this.#keeper.engine.runtime.log.warn({ err: error }, 'the lease of a session was not revoked; it ends with its time');
     }
   }
 
