@@ -1,5 +1,5 @@
 import { campaign } from '@conclave/recipes';
-import { type Client, connect, isConclaveError, key, prefix, put, type WatchEvent } from '@conclave/sdk';
+import { type Client, connect, isConclaveError, key, prefix, put, type Session, type WatchEvent } from '@conclave/sdk';
 import type { ComparedClient, ConnectCompared, Event, Watching } from './compared.ts';
 
 export async function connectOurs({ hosts, credentials }: ConnectCompared): Promise<ComparedClient> {
@@ -8,6 +8,7 @@ export async function connectOurs({ hosts, credentials }: ConnectCompared): Prom
 
 class OurClient implements ComparedClient {
   readonly #client: Client;
+  #session: Promise<Session> | undefined;
 
   constructor(client: Client) {
     this.#client = client;
@@ -100,16 +101,18 @@ class OurClient implements ComparedClient {
     return { lost: new Promise((resolve) => lease.signal.addEventListener('abort', () => resolve(), { once: true })) };
   }
 
-  register(): Promise<void> {
-    throw new Error('not there yet');
+  async register(name: string, value: string, ttlSeconds: number): Promise<void> {
+    await (await this.#sessionOf(ttlSeconds)).hold(name, value).placed();
   }
 
   async stand(election: string, value: string, ttlSeconds: number): Promise<void> {
-    void campaign;
-    void election;
-    void value;
-    void ttlSeconds;
-    throw new Error('not there yet');
+    const session = await this.#sessionOf(ttlSeconds);
+    session.hold(async ({ lease, signal }) => {
+      // Until it is elected or the lease is over; then the session begins it anew.
+      campaign(this.#client, election, { value, lease, signal }).catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
+    });
   }
 
   leavesOpen(error: unknown): boolean {
@@ -118,6 +121,11 @@ class OurClient implements ComparedClient {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#client.close();
+  }
+
+  #sessionOf(ttlSeconds: number): Promise<Session> {
+    this.#session ??= this.#client.session({ ttlSeconds });
+    return this.#session;
   }
 }
 

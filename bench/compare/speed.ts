@@ -7,6 +7,7 @@ import { LoadProcess } from '../load-process.ts';
 import type { SubjectName } from '../subjects.ts';
 import { CannedServer } from './canned-server.ts';
 import { type ClientName, type Comparison, cell, clientNames, ofBoth } from './compared.ts';
+import { runWorker } from './worker-process.ts';
 
 const rounds = 5;
 const ms = 1_500;
@@ -25,7 +26,7 @@ export async function compareSpeed(address: string, direct: Client): Promise<rea
 export async function compareSlowConsumer(address: string, direct: Client): Promise<readonly Comparison[]> {
   const first = await write(direct, 'slow/', slowEvents, 100, 10);
   type Slow = { readonly events: number; readonly disordered: number; readonly grownBytes: number };
-  const seen = await ofBoth((name) => worker<Slow>('slow', name, address, ['slow/', `${first}`, `${slowEvents}`]));
+  const seen = await ofBoth((name) => runWorker<Slow>('slow', name, address, ['slow/', `${first}`, `${slowEvents}`]));
   const mib = ({ grownBytes }: Slow): number => grownBytes / 2 ** 20;
   const show = (one: Slow) =>
     cell(
@@ -95,11 +96,11 @@ async function decoding(): Promise<Comparison[]> {
   const { address } = canned;
   type Listed = { readonly kvs: number; readonly cpuSeconds: number; readonly seconds: number };
   type Replayed = { readonly events: number; readonly cpuSeconds: number; readonly seconds: number };
-  const lists = await inTurns((name) => worker<Listed>('list', name, address, ['canned/', `${ms}`]));
-  const replays = await inTurns((name) => worker<Replayed>('replay', name, address, ['canned/', '1', `${history.events}`, 'unlimited']));
+  const lists = await inTurns((name) => runWorker<Listed>('list', name, address, ['canned/', `${ms}`]));
+  const replays = await inTurns((name) => runWorker<Replayed>('replay', name, address, ['canned/', '1', `${history.events}`, 'unlimited']));
   const kvRate = (all: readonly Listed[]): number[] => all.map(({ kvs, seconds }) => kvs / seconds);
   const eventRate = (all: readonly Replayed[]): number[] => all.map(({ events, seconds }) => events / seconds);
-  const decodes = await inTurns((name) => worker<Listed>('decode', name, address, [`${ms}`]));
+  const decodes = await inTurns((name) => runWorker<Listed>('decode', name, address, [`${ms}`]));
   const row = (measure: string, unit: string, least: number | undefined, ours: number[], etcd3: number[]): Comparison => {
     const ratio = median(ratios(ours, etcd3));
     return {
@@ -122,7 +123,7 @@ async function delivery(address: string, direct: Client): Promise<Comparison> {
   const { prefix, events, valueBytes } = history;
   const first = await write(direct, prefix, events, valueBytes, 100);
   type Replayed = { readonly events: number };
-  const seen = await ofBoth((name) => worker<Replayed>('replay', name, address, [prefix, `${first}`, `${events}`, 'default']));
+  const seen = await ofBoth((name) => runWorker<Replayed>('replay', name, address, [prefix, `${first}`, `${events}`, 'default']));
   const whole = ({ events: count }: Replayed) => cell(`${count.toLocaleString('en')} events`, count === events);
   return { item: 7, measure: 'history of 50,000 events, 14 MB, by default', bar: 'all', ours: whole(seen.ours), etcd3: whole(seen.etcd3) };
 }
@@ -153,7 +154,7 @@ async function imports(): Promise<Comparison> {
 }
 
 async function heaps(address: string): Promise<Comparison> {
-  const seen = await ofBoth((name) => worker<{ readonly bytesEach: number }>('heap', name, address, []));
+  const seen = await ofBoth((name) => runWorker<{ readonly bytesEach: number }>('heap', name, address, []));
   const show = ({ bytesEach }: { readonly bytesEach: number }) => cell(`${(bytesEach / 1000).toFixed(2)} kB`, bytesEach <= 2_000);
   return { item: 7, measure: 'heap per watcher, of 10,000', bar: '≤ 2 kB', ours: show(seen.ours), etcd3: show(seen.etcd3) };
 }
@@ -180,14 +181,6 @@ async function write(direct: Client, prefix: string, count: number, valueBytes: 
   };
   await Promise.all(Array.from({ length: 64 }, writer));
   return Number(first);
-}
-
-async function worker<T>(what: string, name: ClientName, address: string, args: readonly string[]): Promise<T> {
-  const file = fileURLToPath(new URL('./worker.ts', import.meta.url));
-  const { stdout } = await run(process.execPath, ['--expose-gc', ...process.execArgv, file, what, name, address, ...args], {
-    maxBuffer: 2 ** 20,
-  });
-  return JSON.parse(stdout.slice(stdout.lastIndexOf('{'))) as T;
 }
 
 async function inTurns<T>(ask: (name: ClientName) => Promise<T>): Promise<Record<ClientName, T[]>> {

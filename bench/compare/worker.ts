@@ -7,7 +7,7 @@ import { type ClientName, connectCompared, pause } from './compared.ts';
 
 const [what = '', name = '', address = '', ...rest] = process.argv.slice(2);
 
-const tasks: Readonly<Record<string, () => Promise<unknown>>> = { replay, slow, heap, list, decode };
+const tasks: Readonly<Record<string, () => Promise<unknown>>> = { replay, slow, heap, list, decode, stand };
 
 /** Every event of a history, from its first revision on: events a second. */
 async function replay(): Promise<unknown> {
@@ -84,6 +84,17 @@ async function list(): Promise<unknown> {
   await Promise.all(Array.from({ length: 4 }, worker));
   const { user, system } = process.cpuUsage(cpu);
   return { kvs, seconds: (performance.now() - startedAt) / 1000, cpuSeconds: (user + system) / 1e6 };
+}
+
+/** Registrations and candidacies, until this process is ended. */
+async function stand(): Promise<unknown> {
+  const [present = '', registrations = '', elections = '', candidacies = '', ttlSeconds = ''] = rest;
+  // A rejection that nobody hears is none of the comparison's.
+  process.on('unhandledRejection', () => undefined);
+  const client = await connectCompared(name as ClientName, { hosts: [address] });
+  for (let n = 0; n < Number(registrations); n++) await client.register(`${present}${n}`, 'here', Number(ttlSeconds));
+  for (let n = 0; n < Number(candidacies); n++) await client.stand(`${elections}${n}`, 'me', Number(ttlSeconds));
+  return new Promise(() => undefined);
 }
 
 /** The answer to such a range, from bytes to the message, with nothing around it: how many key-value pairs a second. */
