@@ -24,13 +24,13 @@ import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import type { Watch } from './rx/watch.ts';
 import { type Codec, isSchema, json } from './space/codec.ts';
 import { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { View } from './view/view.ts';
 import { ViewHub } from './view/view-hub.ts';
 import type { ViewOptions } from './view/view-options.ts';
-import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -115,9 +115,9 @@ class NamespaceView implements Namespace {
     return runStm(this.#core.engine, this.#prefix, body, options);
   }
 
-  watch(target: Target): Feed<WatchEvent>;
-  watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
-  watch(target: Target, options: WatchOptions = {}): Feed<unknown> {
+  watch(target: Target): Watch;
+  watch<const Options extends WatchOptions>(target: Target, options: Options): Watch<WatchEmission<Options>>;
+  watch(target: Target, options: WatchOptions = {}): Watch<unknown> {
     return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
   }
 

@@ -28,6 +28,7 @@ import {
   text,
   txn,
   type ValueIssue,
+  type Watch,
   type WatchCreated,
   type WatchEvent,
   type WatchProgress,
@@ -102,7 +103,7 @@ export async function transactions(): Promise<void> {
 
 export async function watches(): Promise<void> {
   const plain = client.watch(prefix('config/'));
-  same<typeof plain, Feed<WatchEvent>>(true);
+  same<typeof plain, Watch<WatchEvent>>(true);
   const observable: Observable<WatchEvent> = plain;
   void observable;
   same<string, Awaited<ReturnType<typeof firstKey>>>(true);

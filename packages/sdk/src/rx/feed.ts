@@ -57,8 +57,8 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
   }
 
   /** @internal The same feed with something else in place of each value, in the same order. What `map` throws ends it, and its source. */
-  through<U>(map: (value: T) => U | Promise<U>, sizeOf: (value: U) => number): Feed<U> {
-    return new Feed<U>(mappedSource(this.#open, map), { countMax: this.#bounds.countMax, sizeOf });
+  through<U>(map: (value: T) => U | Promise<U>): Feed<U> {
+    return new MappedFeed(this, this.#open, map);
   }
 
   /** Ends every subscription and loop as completed. */
@@ -68,5 +68,41 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
+  }
+}
+
+/** A loop over it maps what it asks for when it asks for it: what waits, and is bounded, is what the source told. */
+class MappedFeed<T, U> extends Feed<U> {
+  readonly #source: Feed<T>;
+  readonly #map: (value: T) => U | Promise<U>;
+
+  constructor(source: Feed<T>, open: (sink: FeedSink<T>) => Source, map: (value: T) => U | Promise<U>) {
+    super(mappedSource(open, map), { countMax: Number.POSITIVE_INFINITY });
+    this.#source = source;
+    this.#map = map;
+  }
+
+  override [Symbol.asyncIterator](): AsyncIterator<U, undefined> {
+    const values = this.#source[Symbol.asyncIterator]();
+    const end = async (): Promise<IteratorReturnResult<undefined>> => {
+      await values.return?.();
+      return { done: true, value: undefined };
+    };
+    const next = async (): Promise<IteratorResult<U, undefined>> => {
+      const step = await values.next();
+      if (step.done === true) return step;
+      try {
+        return { done: false, value: await this.#map(step.value) };
+      } catch (error) {
+        await end();
+        throw error;
+      }
+    };
+    return { next, return: end };
+  }
+
+  override close(): void {
+    super.close();
+    this.#source.close();
   }
 }

@@ -1,7 +1,8 @@
-import { type Init, KV, type RangeRequest, type RangeResponse } from '@conclave/protocol';
+import { type Event, type Init, KV, type RangeRequest, type RangeResponse } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure } from '../connection/procedure.ts';
 import type { UnaryCall } from '../connection/unary-call.ts';
+import type { ConclaveError } from '../errors/conclave-error.ts';
 import { headerRevision } from '../kv/result.ts';
 import { WatchStream } from './watch-stream.ts';
 import { Watcher, type WatchSink, type WatchSpec } from './watcher.ts';
@@ -13,6 +14,12 @@ export interface WatchHandle {
   /** Holds the server back; a few events may still come. */
   pause(): void;
   resume(): void;
+}
+
+/** Whoever watches through the hub. */
+export interface HubSink extends WatchSink {
+  /** The client was closed. Nothing comes any more. */
+  onClosed(): void;
 }
 
 /** Where a watch begins that is to begin now: everything after this read. */
@@ -38,8 +45,8 @@ export class WatchHub {
   }
 
   /** Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start. */
-  watch(spec: WatchSpec, startRevision: number | undefined, sink: WatchSink, onClosed: () => void): WatchHandle {
-    const subscription = new Subscription(this, ++this.#lastId, spec, sink, onClosed);
+  watch(spec: WatchSpec, startRevision: number | undefined, sink: HubSink): WatchHandle {
+    const subscription = new Subscription(this, ++this.#lastId, spec, sink);
     this.#subscriptions.add(subscription);
     subscription.start(this.#engine, startRevision);
     return subscription;
@@ -78,29 +85,27 @@ export class WatchHub {
   }
 }
 
-class Subscription implements WatchHandle {
+class Subscription implements WatchHandle, WatchSink {
   readonly #hub: WatchHub;
   readonly #id: number;
   readonly #spec: WatchSpec;
-  readonly #sink: WatchSink;
-  readonly #onClosed: () => void;
+  readonly #sink: HubSink;
   #read: UnaryCall<Init<RangeRequest>, RangeResponse, undefined, number> | undefined;
   #watcher: Watcher | undefined;
   #stream: WatchStream | undefined;
   #isPaused = false;
   #isEnded = false;
 
-  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: WatchSink, onClosed: () => void) {
+  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: HubSink) {
     this.#hub = hub;
     this.#id = id;
     this.#spec = spec;
     this.#sink = sink;
-    this.#onClosed = onClosed;
   }
 
   start(engine: Engine, startRevision: number | undefined): void {
     if (engine.isClosed) {
-      this.#fail(() => this.#sink.onFailure(engine.closedError()));
+      this.onFailure(engine.closedError());
       return;
     }
     if (startRevision !== undefined) {
@@ -116,7 +121,7 @@ class Subscription implements WatchHandle {
       undefined,
       options,
       (revision) => this.#begin(revision + 1),
-      (error) => this.#fail(() => this.#sink.onFailure(error)),
+      (error) => this.onFailure(error),
     );
   }
 
@@ -137,22 +142,33 @@ class Subscription implements WatchHandle {
   }
 
   cancel(): void {
-    this.#fail(() => {});
+    this.#end();
   }
 
   close(): void {
-    this.#fail(this.#onClosed);
+    if (this.#end()) this.#sink.onClosed();
+  }
+
+  onCreated(revision: number): void {
+    this.#sink.onCreated(revision);
+  }
+
+  onEvents(events: readonly Event[]): void {
+    this.#sink.onEvents(events);
+  }
+
+  onProgress(revision: number): void {
+    this.#sink.onProgress(revision);
+  }
+
+  onFailure(error: ConclaveError): void {
+    if (this.#end()) this.#sink.onFailure(error);
   }
 
   #begin(startRevision: number): void {
     if (this.#isEnded) return;
     this.#read = undefined;
-    this.#watcher = new Watcher(this.#id, this.#spec, startRevision, {
-      onCreated: (revision) => this.#sink.onCreated(revision),
-      onEvents: (events) => this.#sink.onEvents(events),
-      onProgress: (revision) => this.#sink.onProgress(revision),
-      onFailure: (error) => this.#fail(() => this.#sink.onFailure(error)),
-    });
+    this.#watcher = new Watcher(this.#id, this.#spec, startRevision, this);
     if (this.#isPaused) {
       this.#stream = this.#hub.newStream();
       this.#stream.pause();
@@ -162,13 +178,13 @@ class Subscription implements WatchHandle {
     this.#stream.add(this.#watcher);
   }
 
-  /** Ends the watch, once, and tells so last. */
-  #fail(tell: () => void): void {
-    if (this.#isEnded) return;
+  /** Ends the watch. False if it had ended before. */
+  #end(): boolean {
+    if (this.#isEnded) return false;
     this.#isEnded = true;
     this.#read?.cancel();
     if (this.#watcher !== undefined) this.#stream?.remove(this.#watcher);
     this.#hub.forget(this);
-    tell();
+    return true;
   }
 }
