@@ -1,6 +1,7 @@
 import type { Event } from '@conclave/protocol';
 import { onAbort } from '../connection/abort.ts';
-import { ConclaveError } from '../errors/conclave-error.ts';
+import type { RequestOptions } from '../connection/procedure.ts';
+import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix } from '../kv/key-range.ts';
 import type { QueueBounds, Source } from '../watch/event-queue.ts';
 import type { Emission } from '../watch/overflow.ts';
@@ -67,6 +68,27 @@ export class Watch<T = WatchEvent> extends Feed<T> {
   resume(): void {
     this.#held.isPaused = false;
     for (const run of [...this.#runs]) run.release();
+  }
+
+  /**
+   * Asks the server how far it is, and gives a revision up to which every change was told: to subscribers, and to loops or what waits for them. With
+   * `progressNotify`, each of them is also told so in its place among the events, as {@link WatchProgress}.
+   *
+   * The revision is that of the member which serves the watch, and a member can be behind. From the first time on the watch has a stream of its own.
+   *
+   * @throws ConclaveError `invalid-argument` when nobody has subscribed, `unimplemented` with servers before 3.4.25 and 3.5.8, whose word on this
+   * cannot be believed, `deadline-exceeded` also while the watch is held back, `cancelled`, and what ends the watch
+   * @example
+   * ```ts
+   * const watch = client.watch(prefix('config/'), { startRevision: 1 });
+   * watch.subscribe(apply);
+   * console.log(`all up to ${await watch.requestProgress()} has been applied`);
+   * ```
+   */
+  async requestProgress(options?: RequestOptions): Promise<bigint> {
+    if (this.#runs.size === 0) throw invalidArgument('nobody has subscribed to the watch');
+    const revisions = await Promise.all([...this.#runs].map((run) => run.requestProgress(options)));
+    return BigInt(Math.min(...revisions));
   }
 }
 
@@ -137,6 +159,11 @@ class Run implements WatchSink, Source {
   resume(): void {
     this.#isPaused = false;
     if (!this.#isHeld) this.#handle?.resume();
+  }
+
+  requestProgress(options: RequestOptions | undefined): Promise<number> {
+    // Started by the constructor's caller before anybody can ask.
+    return (this.#handle as WatchHandle).requestProgress(options);
   }
 
   cancel(): void {

@@ -1,10 +1,11 @@
 import { type Event, type Init, KV, type RangeRequest, type RangeResponse } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
-import type { Procedure } from '../connection/procedure.ts';
+import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import type { UnaryCall } from '../connection/unary-call.ts';
-import type { ConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError } from '../errors/conclave-error.ts';
 import { headerRevision } from '../kv/result.ts';
-import { WatchStream } from './watch-stream.ts';
+import { ProgressQuestions } from './progress-questions.ts';
+import { WatchStream, type WatchStreamOwner } from './watch-stream.ts';
 import { Watcher, type WatchSink, type WatchSpec } from './watcher.ts';
 
 /** A watch as its owner holds it. */
@@ -14,6 +15,12 @@ export interface WatchHandle {
   /** Holds the server back; a few events may still come. */
   pause(): void;
   resume(): void;
+  /**
+   * Asks the server how far this watch is, and gives the revision up to which everything was told.
+   *
+   * @throws ConclaveError `unimplemented` when the server's word cannot be believed, `deadline-exceeded`, `cancelled`, and what ends the watch
+   */
+  requestProgress(options: RequestOptions | undefined): Promise<number>;
 }
 
 /** Whoever watches through the hub. */
@@ -46,9 +53,9 @@ export class WatchHub {
 
   /** Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start. */
   watch(spec: WatchSpec, startRevision: number | undefined, sink: HubSink): WatchHandle {
-    const subscription = new Subscription(this, ++this.#lastId, spec, sink);
+    const subscription = new Subscription(this, this.#engine, ++this.#lastId, spec, sink);
     this.#subscriptions.add(subscription);
-    subscription.start(this.#engine, startRevision);
+    subscription.start(startRevision);
     return subscription;
   }
 
@@ -62,8 +69,8 @@ export class WatchHub {
     return this.#shared;
   }
 
-  newStream(): WatchStream {
-    return new WatchStream(this.#engine, (stream) => this.#retire(stream));
+  newStream(owner?: WatchStreamOwner): WatchStream {
+    return new WatchStream(this.#engine, (stream) => this.#retire(stream), owner);
   }
 
   /** A stream for a watch that must be held back: the one it is on if it is alone there, and then nobody joins it. */
@@ -87,25 +94,28 @@ export class WatchHub {
 
 class Subscription implements WatchHandle, WatchSink {
   readonly #hub: WatchHub;
+  readonly #engine: Engine;
   readonly #id: number;
   readonly #spec: WatchSpec;
   readonly #sink: HubSink;
   #read: UnaryCall<Init<RangeRequest>, RangeResponse, undefined, number> | undefined;
   #watcher: Watcher | undefined;
   #stream: WatchStream | undefined;
+  #questions: ProgressQuestions | undefined;
   #isPaused = false;
   #isEnded = false;
 
-  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: HubSink) {
+  constructor(hub: WatchHub, engine: Engine, id: number, spec: WatchSpec, sink: HubSink) {
     this.#hub = hub;
+    this.#engine = engine;
     this.#id = id;
     this.#spec = spec;
     this.#sink = sink;
   }
 
-  start(engine: Engine, startRevision: number | undefined): void {
-    if (engine.isClosed) {
-      this.onFailure(engine.closedError());
+  start(startRevision: number | undefined): void {
+    if (this.#engine.isClosed) {
+      this.onFailure(this.#engine.closedError());
       return;
     }
     if (startRevision !== undefined) {
@@ -115,7 +125,7 @@ class Subscription implements WatchHandle, WatchSink {
     // One key of the range is as good as all of it, and whoever may watch the range may read it.
     const request: Init<RangeRequest> = { key: this.#spec.key, limit: 1, keysOnly: true };
     const options = { deadlineMs: Number.POSITIVE_INFINITY };
-    this.#read = engine.start(
+    this.#read = this.#engine.start(
       readRevision,
       request,
       undefined,
@@ -141,12 +151,24 @@ class Subscription implements WatchHandle, WatchSink {
     this.#stream?.resume();
   }
 
+  requestProgress(options: RequestOptions | undefined): Promise<number> {
+    if (this.#questions === undefined) {
+      this.#questions = new ProgressQuestions(this.#engine, (revision) => this.#onPassed(revision));
+      const stream = this.#stream;
+      if (this.#watcher !== undefined && stream !== undefined) {
+        stream.remove(this.#watcher);
+        this.#moveToOwn(this.#watcher);
+      }
+    }
+    return this.#questions.ask(options);
+  }
+
   cancel(): void {
-    this.#end();
+    this.#end(cancelled());
   }
 
   close(): void {
-    if (this.#end()) this.#sink.onClosed();
+    if (this.#end(this.#engine.closedError())) this.#sink.onClosed();
   }
 
   onCreated(revision: number): void {
@@ -162,29 +184,52 @@ class Subscription implements WatchHandle, WatchSink {
   }
 
   onFailure(error: ConclaveError): void {
-    if (this.#end()) this.#sink.onFailure(error);
+    if (this.#end(error)) this.#sink.onFailure(error);
   }
 
   #begin(startRevision: number): void {
     if (this.#isEnded) return;
     this.#read = undefined;
     this.#watcher = new Watcher(this.#id, this.#spec, startRevision, this);
-    if (this.#isPaused) {
-      this.#stream = this.#hub.newStream();
-      this.#stream.pause();
-    } else {
-      this.#stream = this.#hub.share();
+    if (this.#isPaused || this.#questions !== undefined) {
+      this.#moveToOwn(this.#watcher);
+      return;
     }
+    this.#stream = this.#hub.share();
     this.#stream.add(this.#watcher);
   }
 
-  /** Ends the watch. False if it had ended before. */
-  #end(): boolean {
+  #moveToOwn(watcher: Watcher): void {
+    const stream = this.#hub.newStream(this.#questions);
+    this.#stream = stream;
+    if (this.#questions !== undefined) {
+      this.#questions.use(stream);
+      watcher.startEarly();
+    }
+    if (this.#isPaused) stream.pause();
+    stream.add(watcher);
+  }
+
+  /** Everything up to `revision` has come, as the server says. Gives up to where it was told; undefined: the rest of a batch is to come. */
+  #onPassed(revision: number): number | undefined {
+    if (this.#watcher?.pass(revision) !== true) return undefined;
+    const told = this.#watcher.next - 1;
+    this.#sink.onProgress(told);
+    return told;
+  }
+
+  /** Ends the watch, and with `error` what waits for it. False if it had ended before. */
+  #end(error: ConclaveError): boolean {
     if (this.#isEnded) return false;
     this.#isEnded = true;
     this.#read?.cancel();
+    this.#questions?.end(error);
     if (this.#watcher !== undefined) this.#stream?.remove(this.#watcher);
     this.#hub.forget(this);
     return true;
   }
+}
+
+function cancelled(): ConclaveError {
+  return new ConclaveError({ code: 'cancelled', message: 'the watch was cancelled', outcome: 'not-applied' });
 }

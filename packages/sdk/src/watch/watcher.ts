@@ -53,22 +53,34 @@ export class Watcher {
   /** The events of the last revision of an unfinished batch: more of the same may follow in the next fragment. */
   #held: Event[] | undefined;
   #isCreated = false;
+  #startsEarly: boolean;
 
   constructor(id: number, spec: WatchSpec, startRevision: number, sink: WatchSink) {
     this.id = id;
     this.#spec = spec;
     this.#next = startRevision;
     this.#sink = sink;
+    this.#startsEarly = spec.startsEarly ?? false;
+  }
+
+  /** All below was told. */
+  get next(): number {
+    return this.#next;
+  }
+
+  /** From the next stream on, see {@link WatchSpec.startsEarly}. */
+  startEarly(): void {
+    this.#startsEarly = true;
   }
 
   /** The request that goes on where this watch is. Forgets a batch of which only a part came. */
   createRequest(): Init<WatchCreateRequest> {
     this.#held = undefined;
-    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment, startsEarly } = this.#spec;
+    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment } = this.#spec;
     return {
       key,
       rangeEnd,
-      startRevision: startsEarly === true ? Math.max(1, this.#next - 1) : this.#next,
+      startRevision: this.#startsEarly ? Math.max(1, this.#next - 1) : this.#next,
       watchId: BigInt(this.id),
       prevKv,
       progressNotify,
@@ -133,6 +145,11 @@ export class Watcher {
   #onCanceled(response: WatchResponse): Verdict {
     const { compactRevision, cancelReason } = response;
     if (compactRevision > 0) {
+      // What is needed is there, only not what was told before.
+      if (this.#startsEarly && compactRevision <= this.#next) {
+        this.#startsEarly = false;
+        return 'recreate';
+      }
       this.fail(compacted(this.#next, compactRevision));
       return 'ended';
     }
