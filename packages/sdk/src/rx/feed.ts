@@ -21,16 +21,16 @@ export interface FeedSink<T> {
 export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDisposable {
   readonly #open: (sink: FeedSink<T>) => Source;
   readonly #bounds: QueueBounds<T>;
-  readonly #active = new Set<() => void>();
+  /** What subscriptions and loops draw from, with how to complete each. One collection for both: there may be very many feeds. */
+  readonly #active = new Map<Source, () => void>();
 
   /** @internal */
   constructor(open: (sink: FeedSink<T>) => Source, bounds: QueueBounds<T>) {
     super((subscriber) => {
       const source = open(subscriber);
-      const close = (): void => subscriber.complete();
-      this.#active.add(close);
+      this.#active.set(source, () => subscriber.complete());
       return () => {
-        this.#active.delete(close);
+        this.#active.delete(source);
         source.cancel();
       };
     });
@@ -42,18 +42,35 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
     const queue = new EventQueue<T>(this.#bounds);
     let source: Source | undefined;
     const end = (ending?: { error: unknown }): void => {
-      this.#active.delete(close);
+      if (source !== undefined) this.#active.delete(source);
       queue.end(ending);
     };
     const close = (): void => {
       end();
       source?.cancel();
     };
-    this.#active.add(close);
-    source = this.#open({ next: (value) => queue.push(value), error: (error) => end({ error }), complete: () => end() });
+    let isEnded = false;
+    source = this.#open({
+      next: (value) => queue.push(value),
+      error: (error) => {
+        isEnded = true;
+        end({ error });
+      },
+      complete: () => {
+        isEnded = true;
+        end();
+      },
+    });
+    // It may have ended while it was opened.
+    if (!isEnded) this.#active.set(source, close);
     const { pause, resume } = source;
     queue.attach({ pause: pause.bind(source), resume: resume.bind(source), cancel: close });
     return queue;
+  }
+
+  /** What is being drawn from. */
+  protected get sources(): readonly Source[] {
+    return [...this.#active.keys()];
   }
 
   /** @internal The same feed with something else in place of each value, in the same order. What `map` throws ends it, and its source. */
@@ -63,7 +80,7 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
 
   /** Ends every subscription and loop as completed. */
   close(): void {
-    for (const close of [...this.#active]) close();
+    for (const close of [...this.#active.values()]) close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

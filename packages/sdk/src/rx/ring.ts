@@ -3,14 +3,15 @@ import type { Engine } from '../connection/engine.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix, Target } from '../kv/key-range.ts';
 import { toCounter } from '../kv/text.ts';
-import { bytesMaxDefault } from '../watch/event-queue.ts';
+import { bytesMaxDefault, type QueueBounds } from '../watch/event-queue.ts';
 import { type Emission, overflowOf } from '../watch/overflow.ts';
 import type { WatchHub } from '../watch/watch-hub.ts';
 import type { WatchOptions } from '../watch/watch-options.ts';
 import { Feed, type FeedSink, type FeedSource } from './feed.ts';
-import { sizeOf, Watch } from './watch.ts';
+import { sizeOf, Watch, type WatchPlan } from './watch.ts';
 
 const bufferedEventsDefault = 1_000;
+const plainBounds: QueueBounds<Emission> = { countMax: bufferedEventsDefault, sizeOf };
 
 /** The Observables of a client, made over its engines. Loaded with the first client, so that importing the package does not load rxjs. */
 export function watchFeed(hub: WatchHub, prefix: KeyPrefix, target: Target, options: WatchOptions): Watch<Emission> {
@@ -18,7 +19,8 @@ export function watchFeed(hub: WatchHub, prefix: KeyPrefix, target: Target, opti
   const { bufferedEventsMax: countMax = bufferedEventsDefault, bufferedBytesMax: bytesMax = bytesMaxDefault } = options;
   if (!(countMax >= 1)) throw invalidArgument(`bufferedEventsMax must be 1 or more, not ${countMax}`);
   if (!(bytesMax >= 1)) throw invalidArgument(`bufferedBytesMax must be 1 or more, not ${bytesMax}`);
-  return new Watch<Emission>({
+  const isPlain = overflow === 'pause' && countMax === bufferedEventsDefault && bytesMax === bytesMaxDefault;
+  const plan: WatchPlan = {
     hub,
     prefix,
     spec: {
@@ -30,9 +32,11 @@ export function watchFeed(hub: WatchHub, prefix: KeyPrefix, target: Target, opti
     },
     // 0 is the server's word for "from now"; ours is to leave it out.
     startRevision: startRevision === undefined ? undefined : toCounter(startRevision, 'startRevision') || undefined,
-    options,
-    bounds: { countMax, bytesMax, sizeOf, overflow: overflowOf(overflow) },
-  });
+    notifyCreated: options.notifyCreated ?? false,
+    signal: options.signal,
+    isHeld: false,
+  };
+  return new Watch<Emission>(plan, isPlain ? plainBounds : { countMax, bytesMax, sizeOf, overflow: overflowOf(overflow) });
 }
 
 /** The present state of the connections, then each change; completes when the client closes. */

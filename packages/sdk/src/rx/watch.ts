@@ -7,19 +7,20 @@ import type { QueueBounds, Source } from '../watch/event-queue.ts';
 import type { Emission } from '../watch/overflow.ts';
 import { toWatchEvent, WatchEvent } from '../watch/watch-event.ts';
 import type { WatchHandle, WatchHub } from '../watch/watch-hub.ts';
-import type { WatchOptions } from '../watch/watch-options.ts';
 import type { WatchSink, WatchSpec } from '../watch/watcher.ts';
 import { Feed, type FeedSink } from './feed.ts';
 
-/** What each run of a watch is made from. */
+/** What each subscription to a watch is made from. Kept small: there may be very many. */
 export interface WatchPlan {
   readonly hub: WatchHub;
   readonly prefix: KeyPrefix;
   readonly spec: WatchSpec;
   /** Undefined: from now. */
   readonly startRevision: number | undefined;
-  readonly options: WatchOptions;
-  readonly bounds: QueueBounds<Emission>;
+  readonly notifyCreated: boolean;
+  readonly signal: AbortSignal | undefined;
+  /** Held back by the user. */
+  isHeld: boolean;
 }
 
 /**
@@ -39,35 +40,26 @@ export interface WatchPlan {
  * ```
  */
 export class Watch<T = WatchEvent> extends Feed<T> {
-  readonly #runs: Set<Run>;
-  readonly #held: { isPaused: boolean };
+  readonly #plan: WatchPlan;
 
   /** @internal */
-  constructor(plan: WatchPlan) {
-    const runs = new Set<Run>();
-    const held = { isPaused: false };
-    const open = (sink: FeedSink<Emission>): Source => {
-      const run = new Run(plan, sink, (ended) => runs.delete(ended));
-      runs.add(run);
-      run.start(held.isPaused);
-      return run;
-    };
+  constructor(plan: WatchPlan, bounds: QueueBounds<Emission>) {
+    const open = (sink: FeedSink<Emission>): Source => openRun(plan, sink);
     // What is emitted is what the options ask for: the type says which of these that are.
-    super(open as (sink: FeedSink<T>) => Source, plan.bounds as QueueBounds<unknown> as QueueBounds<T>);
-    this.#runs = runs;
-    this.#held = held;
+    super(open as (sink: FeedSink<T>) => Source, bounds as QueueBounds<unknown> as QueueBounds<T>);
+    this.#plan = plan;
   }
 
   /** Holds the server back, for every subscription and loop, present and future. Those events still come that are already here. Idempotent. */
   pause(): void {
-    this.#held.isPaused = true;
-    for (const run of this.#runs) run.hold();
+    this.#plan.isHeld = true;
+    for (const run of this.#runs) run.update();
   }
 
   /** Ends {@link Watch.pause}. Nothing was lost meanwhile. Idempotent. */
   resume(): void {
-    this.#held.isPaused = false;
-    for (const run of [...this.#runs]) run.release();
+    this.#plan.isHeld = false;
+    for (const run of this.#runs) run.update();
   }
 
   /**
@@ -86,41 +78,46 @@ export class Watch<T = WatchEvent> extends Feed<T> {
    * ```
    */
   async requestProgress(options?: RequestOptions): Promise<bigint> {
-    if (this.#runs.size === 0) throw invalidArgument('nobody has subscribed to the watch');
-    const revisions = await Promise.all([...this.#runs].map((run) => run.requestProgress(options)));
-    return BigInt(Math.min(...revisions));
+    const runs = this.#runs;
+    if (runs.length === 0) throw invalidArgument('nobody has subscribed to the watch');
+    return BigInt(Math.min(...(await Promise.all(runs.map((run) => run.requestProgress(options))))));
   }
+
+  get #runs(): readonly Run[] {
+    return this.sources as readonly Run[];
+  }
+}
+
+function openRun(plan: WatchPlan, sink: FeedSink<Emission>): Run {
+  const run = new Run(plan, sink);
+  run.start();
+  return run;
 }
 
 /** One subscription or loop. */
 class Run implements WatchSink, Source {
   readonly #plan: WatchPlan;
   readonly #sink: FeedSink<Emission>;
-  readonly #onEnd: (run: Run) => void;
   #handle: WatchHandle | undefined;
   #stopListening: (() => void) | undefined;
   /** Held back by a slow loop. */
   #isPaused = false;
-  /** Held back by the user. */
-  #isHeld = false;
 
-  constructor(plan: WatchPlan, sink: FeedSink<Emission>, onEnd: (run: Run) => void) {
+  constructor(plan: WatchPlan, sink: FeedSink<Emission>) {
     this.#plan = plan;
     this.#sink = sink;
-    this.#onEnd = onEnd;
   }
 
-  start(isHeld: boolean): void {
-    const { hub, spec, startRevision, options } = this.#plan;
-    const { signal } = options;
+  start(): void {
+    const { hub, spec, startRevision, signal } = this.#plan;
     this.#handle = hub.watch(spec, startRevision, this);
-    if (isHeld) this.hold();
+    this.update();
     if (signal?.aborted === true) this.#abort(signal);
     else if (signal !== undefined) this.#stopListening = onAbort(signal, () => this.#abort(signal));
   }
 
   onCreated(revision: number): void {
-    if (this.#plan.options.notifyCreated === true) this.#sink.next({ type: 'created', revision: BigInt(revision) });
+    if (this.#plan.notifyCreated) this.#sink.next({ type: 'created', revision: BigInt(revision) });
   }
 
   onEvents(events: readonly Event[]): void {
@@ -132,33 +129,29 @@ class Run implements WatchSink, Source {
   }
 
   onFailure(error: ConclaveError): void {
-    this.#end();
+    this.#stopListening?.();
     this.#sink.error(error);
   }
 
   onClosed(): void {
-    this.#end();
+    this.#stopListening?.();
     this.#sink.complete();
-  }
-
-  hold(): void {
-    this.#isHeld = true;
-    this.#handle?.pause();
-  }
-
-  release(): void {
-    this.#isHeld = false;
-    if (!this.#isPaused) this.#handle?.resume();
   }
 
   pause(): void {
     this.#isPaused = true;
-    this.#handle?.pause();
+    this.update();
   }
 
   resume(): void {
     this.#isPaused = false;
-    if (!this.#isHeld) this.#handle?.resume();
+    this.update();
+  }
+
+  /** Holds the server back for as long as the loop or the user want it. */
+  update(): void {
+    if (this.#isPaused || this.#plan.isHeld) this.#handle?.pause();
+    else this.#handle?.resume();
   }
 
   requestProgress(options: RequestOptions | undefined): Promise<number> {
@@ -167,18 +160,13 @@ class Run implements WatchSink, Source {
   }
 
   cancel(): void {
-    this.#end();
+    this.#stopListening?.();
     this.#handle?.cancel();
   }
 
   #abort({ reason }: AbortSignal): void {
     this.cancel();
     this.#sink.error(new ConclaveError({ code: 'cancelled', message: 'the watch was cancelled', outcome: 'not-applied', cause: reason }));
-  }
-
-  #end(): void {
-    this.#stopListening?.();
-    this.#onEnd(this);
   }
 }
 

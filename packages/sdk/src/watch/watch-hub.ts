@@ -41,19 +41,19 @@ export const readRevision: Procedure<Init<RangeRequest>, RangeResponse, undefine
 
 /** All watches of a client. They share one stream, but one that must be held back moves to a stream of its own. */
 export class WatchHub {
-  readonly #engine: Engine;
+  readonly engine: Engine;
   readonly #subscriptions = new Set<Subscription>();
   #shared: WatchStream | undefined;
   #lastId = 0;
 
   constructor(engine: Engine) {
-    this.#engine = engine;
+    this.engine = engine;
     engine.attach(this);
   }
 
   /** Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start. */
   watch(spec: WatchSpec, startRevision: number | undefined, sink: HubSink): WatchHandle {
-    const subscription = new Subscription(this, this.#engine, ++this.#lastId, spec, sink);
+    const subscription = new Subscription(this, ++this.#lastId, spec, sink);
     this.#subscriptions.add(subscription);
     subscription.start(startRevision);
     return subscription;
@@ -70,7 +70,7 @@ export class WatchHub {
   }
 
   newStream(owner?: WatchStreamOwner): WatchStream {
-    return new WatchStream(this.#engine, (stream) => this.#retire(stream), owner);
+    return new WatchStream(this.engine, (stream) => this.#retire(stream), owner);
   }
 
   /** A stream for a watch that must be held back: the one it is on if it is alone there, and then nobody joins it. */
@@ -94,7 +94,6 @@ export class WatchHub {
 
 class Subscription implements WatchHandle, WatchSink {
   readonly #hub: WatchHub;
-  readonly #engine: Engine;
   readonly #id: number;
   readonly #spec: WatchSpec;
   readonly #sink: HubSink;
@@ -105,17 +104,16 @@ class Subscription implements WatchHandle, WatchSink {
   #isPaused = false;
   #isEnded = false;
 
-  constructor(hub: WatchHub, engine: Engine, id: number, spec: WatchSpec, sink: HubSink) {
+  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: HubSink) {
     this.#hub = hub;
-    this.#engine = engine;
     this.#id = id;
     this.#spec = spec;
     this.#sink = sink;
   }
 
   start(startRevision: number | undefined): void {
-    if (this.#engine.isClosed) {
-      this.onFailure(this.#engine.closedError());
+    if (this.#hub.engine.isClosed) {
+      this.onFailure(this.#hub.engine.closedError());
       return;
     }
     if (startRevision !== undefined) {
@@ -125,7 +123,7 @@ class Subscription implements WatchHandle, WatchSink {
     // One key of the range is as good as all of it, and whoever may watch the range may read it.
     const request: Init<RangeRequest> = { key: this.#spec.key, limit: 1, keysOnly: true };
     const options = { deadlineMs: Number.POSITIVE_INFINITY };
-    this.#read = this.#engine.start(
+    this.#read = this.#hub.engine.start(
       readRevision,
       request,
       undefined,
@@ -153,7 +151,7 @@ class Subscription implements WatchHandle, WatchSink {
 
   requestProgress(options: RequestOptions | undefined): Promise<number> {
     if (this.#questions === undefined) {
-      this.#questions = new ProgressQuestions(this.#engine, (revision) => this.#onPassed(revision));
+      this.#questions = new ProgressQuestions(this.#hub.engine, (revision) => this.#onPassed(revision));
       const stream = this.#stream;
       if (this.#watcher !== undefined && stream !== undefined) {
         stream.remove(this.#watcher);
@@ -168,7 +166,7 @@ class Subscription implements WatchHandle, WatchSink {
   }
 
   close(): void {
-    if (this.#end(this.#engine.closedError())) this.#sink.onClosed();
+    if (this.#end(this.#hub.engine.closedError())) this.#sink.onClosed();
   }
 
   onCreated(revision: number): void {
