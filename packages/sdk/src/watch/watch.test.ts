@@ -111,6 +111,17 @@ describe('starting', () => {
   });
 });
 
+test('a thousand watches share a stream; the next opens another, and one that comes when there is room does not', async () => {
+  const records = Array.from({ length: 1_001 }, () => follow());
+  expect((await stream(1)).creates()).toHaveLength(1_000);
+  expect((await stream(2)).creates()).toHaveLength(1);
+  records[0]?.unsubscribe();
+  follow();
+  await settle();
+  expect((await stream(1)).creates()).toHaveLength(1_001);
+  expect(scripted.script.streams).toHaveLength(2);
+});
+
 describe('going on after a break', () => {
   test('starts after the last event, not after the revision in a header', async () => {
     const record = follow();
