@@ -187,8 +187,8 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
 
   /**
    * Asks the cluster for its members and goes over to their addresses: those that the voting members advertise to clients, with TLS or without
-   * as this client speaks it. An endpoint that is not among them is left once one of them is ready; what is under way on it goes on. Gives the
-   * addresses.
+   * as this client speaks it. With `discovery`, asks DNS instead. An endpoint that is not among them is left once one of them is ready; what is
+   * under way on it goes on. Gives the addresses.
    *
    * @throws ConclaveError `unavailable` also when no member advertises a fitting address, `deadline-exceeded`, …
    * @example

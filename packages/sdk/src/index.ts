@@ -17,6 +17,7 @@ export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientState, ClientStatus } from './connection/client-status.ts';
 export type { SyncOptions } from './connection/endpoint-sync.ts';
 export type { RequestOptions } from './connection/procedure.ts';
+export type { DiscoveryOptions, SrvRecord } from './connection/srv-discovery.ts';
 export {
   type ClientErrorCode,
   ConclaveError,

@@ -1,5 +1,13 @@
 import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
+import { type Preferences, turnOf } from './preference.ts';
 import { type KeepaliveSettings, Slot } from './slot.ts';
+
+/** Which endpoints to use. */
+export interface Choice {
+  readonly addresses: readonly string[];
+  /** Default: all are as good. */
+  readonly preferences?: Preferences | undefined;
+}
 
 /** Told once that some endpoint is ready. */
 export interface Waiter {
@@ -28,12 +36,21 @@ export class Balancer {
   #retired: readonly Slot[] = [];
   readonly #waiters = new Set<Waiter>();
   readonly #onChange: () => void;
+  #preferences: Preferences | undefined;
+  /** Those to choose from, in turn; one that is to be chosen more often is in it more often. */
   #ready: readonly Slot[] = [];
   #turn = 0;
   #isClosed = false;
 
-  constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, onChange: () => void) {
+  constructor(
+    { addresses, preferences }: Choice,
+    transport: Transport,
+    runtime: Runtime,
+    settings: KeepaliveSettings,
+    onChange: () => void,
+  ) {
     this.#onChange = onChange;
+    this.#preferences = preferences;
     const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select() };
     this.#open = (address) => new Slot(address, transport, runtime, settings, listener);
     this.#wanted = new Set(addresses);
@@ -45,8 +62,9 @@ export class Balancer {
    * Goes over to other addresses. Those that are not among them are used until one of the others is ready, for there may be no way to what a
    * member calls its address; and what is under way on them ends in its own time.
    */
-  update(addresses: readonly string[]): void {
+  update({ addresses, preferences }: Choice): void {
     if (this.#isClosed) return;
+    this.#preferences = preferences;
     this.#wanted = new Set(addresses);
     const known = new Set(this.#slots.map(({ address }) => address));
     const added = addresses.filter((address) => !known.has(address)).map(this.#open);
@@ -59,8 +77,11 @@ export class Balancer {
     const ready = this.#ready;
     if (ready.length <= 1) return ready[0];
     if (++this.#turn >= ready.length) this.#turn = 0;
-    const chosen = ready[this.#turn];
-    return chosen === avoid ? ready[(this.#turn + 1) % ready.length] : chosen;
+    for (let step = 0; step < ready.length; step++) {
+      const chosen = ready[(this.#turn + step) % ready.length];
+      if (chosen !== avoid) return chosen;
+    }
+    return avoid;
   }
 
   /** Whether an endpoint other than `than` is ready. */
@@ -116,7 +137,7 @@ export class Balancer {
   #select(): void {
     const ready = this.#slots.filter((slot) => slot.state === 'ready');
     const trusted = ready.filter((slot) => !slot.isSuspect);
-    this.#ready = trusted.length > 0 ? trusted : ready;
+    this.#ready = turnOf(trusted.length > 0 ? trusted : ready, this.#preferences);
   }
 
   #release(): void {

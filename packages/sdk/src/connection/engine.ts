@@ -1,7 +1,7 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
 import { Authenticator, authenticateProcedure, type Credentials, type Login } from './authenticator.ts';
-import { Balancer } from './balancer.ts';
+import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
@@ -9,7 +9,7 @@ import type { KeepaliveSettings } from './slot.ts';
 import { UnaryCall } from './unary-call.ts';
 
 export interface EngineOptions {
-  readonly addresses: readonly string[];
+  readonly choice: Choice;
   readonly transport: Transport;
   readonly runtime: Runtime;
   readonly deadlineMs: number;
@@ -44,7 +44,7 @@ export class Engine implements CallHost {
     this.#deadlineMs = options.deadlineMs;
     this.order = options.ordered ? new ReadOrder() : undefined;
     this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#tellStatus());
-    this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
+    this.balancer = new Balancer(options.choice, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
   }
 
   get isClosed(): boolean {
@@ -81,7 +81,7 @@ export class Engine implements CallHost {
   at(address: string): Engine {
     const known = this.#members.get(address);
     if (known !== undefined) return known;
-    const member = new Engine({ ...this.#options, addresses: [address] });
+    const member = new Engine({ ...this.#options, choice: { addresses: [address] } });
     if (this.#isClosed) member.close();
     else this.#members.set(address, member);
     return member;
