@@ -1,6 +1,6 @@
 import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
 import { type Preferences, turnOf } from './preference.ts';
-import { type KeepaliveSettings, Slot } from './slot.ts';
+import { type KeepaliveSettings, Slot, type SlotListener } from './slot.ts';
 
 /** Which endpoints to use. */
 export interface Choice {
@@ -14,11 +14,17 @@ export interface Waiter {
   onReady(): void;
 }
 
+export interface BalancerListener extends Pick<SlotListener, 'onProbe'> {
+  onChange(): void;
+}
+
 /** The state of one endpoint. */
 export interface EndpointStatus {
   readonly address: string;
   readonly state: ConnectionState;
-  /** Why there is no connection, for people; absent while there is one, and before the first failure. */
+  /**
+   * Why there is no connection, or why it is not used although there is one, for people. Absent while all is well, and before the first failure.
+   */
   readonly failure?: string;
 }
 
@@ -47,11 +53,11 @@ export class Balancer {
     transport: Transport,
     runtime: Runtime,
     settings: KeepaliveSettings,
-    onChange: () => void,
+    { onChange, onProbe }: BalancerListener,
   ) {
     this.#onChange = onChange;
     this.#preferences = preferences;
-    const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select() };
+    const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select(), onProbe };
     this.#open = (address) => new Slot(address, transport, runtime, settings, listener);
     this.#wanted = new Set(addresses);
     this.#slots = addresses.map(this.#open);
@@ -82,6 +88,11 @@ export class Balancer {
       if (chosen !== avoid) return chosen;
     }
     return avoid;
+  }
+
+  /** Whether one other than `than` is ready of which nothing bad is known. */
+  hasBetter(than: Slot): boolean {
+    return this.#ready.some((slot) => slot !== than && !slot.isSuspect);
   }
 
   /** Whether an endpoint other than `than` is ready. */

@@ -3,9 +3,11 @@ import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave
 import { Authenticator, authenticateProcedure, type Credentials, type Login } from './authenticator.ts';
 import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
+import { probe } from './probe.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
 import type { KeepaliveSettings } from './slot.ts';
+import { anonymous } from './token.ts';
 import { UnaryCall } from './unary-call.ts';
 
 export interface EngineOptions {
@@ -44,7 +46,10 @@ export class Engine implements CallHost {
     this.#deadlineMs = options.deadlineMs;
     this.order = options.ordered ? new ReadOrder() : undefined;
     this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#tellStatus());
-    this.balancer = new Balancer(options.choice, options.transport, options.runtime, options.keepalive, () => this.#tellStatus());
+    this.balancer = new Balancer(options.choice, options.transport, options.runtime, options.keepalive, {
+      onChange: () => this.#tellStatus(),
+      onProbe: (slot, done) => probe(slot, this.runtime, (this.authenticator?.token ?? anonymous).call, done),
+    });
   }
 
   get isClosed(): boolean {

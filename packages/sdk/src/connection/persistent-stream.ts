@@ -3,7 +3,7 @@ import type { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, refusesToken } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
 import type { Engine } from './engine.ts';
-import type { Slot } from './slot.ts';
+import type { MovableStream, Slot } from './slot.ts';
 import { anonymous, refusalsMax, type Token } from './token.ts';
 
 const reopenInitialMs = 20;
@@ -23,7 +23,7 @@ export interface PersistentStreamHandler {
 }
 
 /** A stream that is opened again, elsewhere if possible, whenever it breaks. What must be said again on a new one is the handler's matter. */
-export class PersistentStream {
+export class PersistentStream implements MovableStream {
   readonly #engine: Engine;
   readonly #path: string;
   readonly #handler: PersistentStreamHandler;
@@ -128,6 +128,10 @@ export class PersistentStream {
     return true;
   }
 
+  onShunned(): void {
+    if (this.#slot !== undefined && this.#engine.balancer.hasBetter(this.#slot)) this.reopen();
+  }
+
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -143,6 +147,7 @@ export class PersistentStream {
     this.#slot = slot;
     this.#token = token;
     slot.begin(false);
+    slot.carry(this);
     const options = { metadata: token.stream };
     const stream: ClientStream = slot.connection.stream(this.#path, options, {
       onMessage: (bytes) => {
@@ -193,6 +198,7 @@ export class PersistentStream {
     this.#stream = undefined;
     this.#slot = undefined;
     this.#avoid = slot;
+    slot.drop(this);
     slot.end(false, heard);
   }
 }

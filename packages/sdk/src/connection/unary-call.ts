@@ -1,16 +1,17 @@
 import type { Call, CallEnd, CallOptions, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromCallEnd, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
+import { fromCallEnd, isMemberAtFault, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
 import { describeEndpoints } from './balancer.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
-import type { Slot } from './slot.ts';
+import type { AwaitedCall, Slot } from './slot.ts';
 import { notIdentified, refusalsMax, type Token } from './token.ts';
 
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
+const CANCELLED = 1;
 const DEADLINE_EXCEEDED = 4;
 
 /**
@@ -20,7 +21,9 @@ const DEADLINE_EXCEEDED = 4;
  * A mutation goes out again only when its transport proves that no server saw it. Everything else that is not an answer is reported, with
  * what is known of the effect.
  */
-export class UnaryCall<Request, Response, Context, Result> {
+export class UnaryCall<Request, Response, Context, Result> implements AwaitedCall {
+  /** The slot's, see {@link AwaitedCall}. */
+  beganAt = 0;
   readonly #host: CallHost;
   readonly #procedure: Procedure<Request, Response, Context, Result>;
   readonly #request: Uint8Array;
@@ -40,6 +43,9 @@ export class UnaryCall<Request, Response, Context, Result> {
   /** How many tokens were refused. */
   #refusals = 0;
   #call: Call | undefined;
+  /** A second attempt beside one that is slow. */
+  #hedge: { readonly slot: Slot; readonly call: Call } | undefined;
+  #isSlow = false;
   /** The last failure, for when there is no next attempt. */
   #failure: CallEnd | undefined;
   #backoff: Backoff | undefined;
@@ -129,11 +135,30 @@ export class UnaryCall<Request, Response, Context, Result> {
 
   #send(slot: Slot): void {
     this.#slot = slot;
-    slot.begin(true);
+    this.#isSlow = false;
+    slot.begin(true, this);
     this.#procedure.onSend?.(this.#context);
-    this.#call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) =>
-      this.#onDone(end, response),
-    );
+    const call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) => {
+      if (this.#call === call) this.#onDone(slot, end, response);
+    });
+    this.#call = call;
+  }
+
+  /** A read that has waited for long is also asked of another endpoint, if there is one of which nothing bad is known. The first answer counts. */
+  onSlow(): void {
+    this.#isSlow = true;
+    const slot = this.#slot;
+    const { isRepeatable, onSend, path } = this.#procedure;
+    if (slot === undefined || this.#call === undefined || this.#hedge !== undefined || this.#isCancelled) return;
+    if (!isRepeatable || onSend !== undefined || !this.#host.balancer.hasBetter(slot)) return;
+    const other = this.#host.balancer.pick(slot);
+    if (other === undefined || other === slot) return;
+    other.begin(true);
+    const call = other.connection.unary(path, this.#request, this.#callOptions(), (end, response) => {
+      if (this.#hedge?.call === call) this.#onHedgeDone(other, end, response);
+      else if (this.#call === call) this.#onDone(other, end, response);
+    });
+    this.#hedge = { slot: other, call };
   }
 
   #callOptions(): CallOptions {
@@ -143,20 +168,58 @@ export class UnaryCall<Request, Response, Context, Result> {
     return isTimed ? { deadline: this.#deadline, metadata } : { metadata };
   }
 
-  #onDone(end: CallEnd, response: Uint8Array | undefined): void {
+  #onDone(slot: Slot, end: CallEnd, response: Uint8Array | undefined): void {
     this.#call = undefined;
-    const slot = this.#slot as Slot;
+    this.#judge(slot, end);
     if (end.code === 0) {
-      slot.end(true, true);
+      this.#dropHedge();
       this.#succeed(response as Uint8Array, slot);
       return;
     }
-    slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
+    if (this.#hedge !== undefined && !this.#host.isClosed && !this.#isCancelled && this.#mayRepeat(end)) {
+      this.#slot = this.#hedge.slot;
+      this.#call = this.#hedge.call;
+      this.#hedge = undefined;
+      return;
+    }
+    this.#dropHedge();
     if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
     else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
     else if (this.#mayRenew(end)) this.#renew(end, slot);
     else if (this.#mayRepeat(end)) this.#retry(end, slot);
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
+  }
+
+  #onHedgeDone(other: Slot, end: CallEnd, response: Uint8Array | undefined): void {
+    this.#hedge = undefined;
+    this.#judge(other, end);
+    // Whatever else became of it, the first attempt is still under way.
+    if (end.code !== 0) return;
+    const slow = this.#slot as Slot;
+    const call = this.#call as Call;
+    this.#call = undefined;
+    slow.end(true, false, this);
+    slow.fail('others answer what it does not');
+    call.cancel();
+    this.#succeed(response as Uint8Array, other);
+  }
+
+  #dropHedge(): void {
+    if (this.#hedge === undefined) return;
+    const { slot, call } = this.#hedge;
+    this.#hedge = undefined;
+    slot.end(true, false);
+    call.cancel();
+  }
+
+  /** An attempt has ended; what does that say of the endpoint? */
+  #judge(slot: Slot, end: CallEnd): void {
+    const isAnswer = end.code === 0 || (!end.notProcessed && end.code !== DEADLINE_EXCEEDED);
+    slot.end(true, isAnswer, this);
+    if (end.code === 0) slot.succeed();
+    // A time that is up says something only if it was not short.
+    else if (isMemberAtFault(end) && (end.code !== DEADLINE_EXCEEDED || this.#isSlow)) slot.fail(end.message);
+    else if (isAnswer && end.code !== CANCELLED) slot.succeed();
   }
 
   #mayRepeat(end: CallEnd): boolean {

@@ -42,6 +42,12 @@ export function isTransient(end: CallEnd): boolean {
   return row.retry === 'unavailable' || row.retry === 'other-member';
 }
 
+/** Whether what ended so says something about the member that was asked, and not about what was asked of it. */
+export function isMemberAtFault(end: CallEnd): boolean {
+  if (end.notProcessed || end.code === StatusCode.CANCELLED) return false;
+  return end.code === StatusCode.DEADLINE_EXCEEDED || isTransient(end);
+}
+
 /** Whether a stream that ended so would end so again: it was refused for what it asks, not lost on the way. */
 export function isRefusedStream(end: CallEnd): boolean {
   if (end.notProcessed) return false;
