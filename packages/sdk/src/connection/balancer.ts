@@ -90,9 +90,9 @@ export class Balancer {
     return avoid;
   }
 
-  /** Whether one other than `than` is ready of which nothing bad is known. */
-  hasBetter(than: Slot): boolean {
-    return this.#ready.some((slot) => slot !== than && !slot.isSuspect);
+  /** One that is ready and of which nothing bad is known, and none of these; undefined: there is none. */
+  better(than: readonly Slot[]): Slot | undefined {
+    return this.#ready.find((slot) => !slot.isSuspect && !than.includes(slot));
   }
 
   /** Whether an endpoint other than `than` is ready. */

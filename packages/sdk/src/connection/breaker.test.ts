@@ -73,6 +73,19 @@ describe('a read that waits for long', () => {
     }
   });
 
+  test('is asked of a third one when the second is slow, too', async () => {
+    const { runtime, client, ill, asked } = await servers('a:1,b:2,c:3');
+    for (const address of ['a:1', 'b:2', 'c:3']) ill.set(address, silent);
+    const read = client.get('k');
+    await runtime.advance(1_000);
+    const untouched = ['a:1', 'b:2', 'c:3'].filter((address) => asked(address) === 0);
+    expect(untouched).toHaveLength(1);
+    ill.delete(untouched[0] ?? '');
+    const started = runtime.monotonic();
+    await runtime.run(read);
+    expect(runtime.monotonic() - started).toBeLessThanOrEqual(1_000);
+  });
+
   test('is left to wait where there is no other, and cancelled as a whole', async () => {
     const alone = await servers('a:1');
     alone.ill.set('a:1', silent);

@@ -129,7 +129,7 @@ export class PersistentStream implements MovableStream {
   }
 
   onShunned(): void {
-    if (this.#slot !== undefined && this.#engine.balancer.hasBetter(this.#slot)) this.reopen();
+    if (this.#slot !== undefined && this.#engine.balancer.better([this.#slot]) !== undefined) this.reopen();
   }
 
   close(): void {

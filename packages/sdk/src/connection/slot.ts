@@ -35,8 +35,6 @@ export interface SlotListener {
 
 /** A call whose answer is awaited. */
 export interface AwaitedCall {
-  /** The slot's own. */
-  beganAt: number;
   /** It has waited for long, half a second or more. Told again and again. */
   onSlow(): void;
 }
@@ -59,7 +57,8 @@ export class Slot {
   readonly #listener: SlotListener;
   readonly #backoff: Backoff;
   readonly #breaker: Breaker;
-  readonly #calls = new Set<AwaitedCall>();
+  /** And at which tick each began. */
+  readonly #calls = new Map<AwaitedCall, number>();
   readonly #streams = new Set<MovableStream>();
   /** How many ticks there were. */
   #ticks = 0;
@@ -140,10 +139,7 @@ export class Slot {
 
   /** A call or stream starts here; `call` is told if it waits for long. */
   begin(isAwaited: boolean, call?: AwaitedCall): void {
-    if (call !== undefined) {
-      call.beganAt = this.#ticks;
-      this.#calls.add(call);
-    }
+    if (call !== undefined) this.#calls.set(call, this.#ticks);
     if (this.#inFlight++ === 0) this.#heard = true;
     if (!isAwaited) {
       if (this.#tickTimer === undefined) this.#setTick();
@@ -282,8 +278,8 @@ export class Slot {
     if (this.#inFlight === 0) return;
     this.#ticks++;
     // In the order in which they began.
-    for (const call of this.#calls) {
-      if (this.#ticks - call.beganAt < slowTicks) break;
+    for (const [call, beganAt] of this.#calls) {
+      if (this.#ticks - beganAt < slowTicks) break;
       call.onSlow();
     }
     const elapsedMs = this.#tickMs;

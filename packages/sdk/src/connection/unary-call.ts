@@ -9,6 +9,16 @@ import type { ReadOrder } from './read-order.ts';
 import type { AwaitedCall, Slot } from './slot.ts';
 import { notIdentified, refusalsMax, type Token } from './token.ts';
 
+/** An attempt at one endpoint. */
+interface Hedge {
+  readonly slot: Slot;
+  readonly call: Call;
+}
+
+const noHedges: readonly Hedge[] = [];
+const hedgesMax = 2;
+/** Between the second attempt and the third. */
+const hedgePauseMs = 500;
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
 const CANCELLED = 1;
@@ -22,8 +32,6 @@ const DEADLINE_EXCEEDED = 4;
  * what is known of the effect.
  */
 export class UnaryCall<Request, Response, Context, Result> implements AwaitedCall {
-  /** The slot's, see {@link AwaitedCall}. */
-  beganAt = 0;
   readonly #host: CallHost;
   readonly #procedure: Procedure<Request, Response, Context, Result>;
   readonly #request: Uint8Array;
@@ -43,9 +51,11 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   /** How many tokens were refused. */
   #refusals = 0;
   #call: Call | undefined;
-  /** A second attempt beside one that is slow. */
-  #hedge: { readonly slot: Slot; readonly call: Call } | undefined;
+  /** Further attempts beside one that is slow, the oldest first. */
+  #hedges: readonly Hedge[] = noHedges;
   #isSlow = false;
+  /** When there may be another attempt. */
+  #hedgeAt = Number.NEGATIVE_INFINITY;
   /** The last failure, for when there is no next attempt. */
   #failure: CallEnd | undefined;
   #backoff: Backoff | undefined;
@@ -144,21 +154,26 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#call = call;
   }
 
-  /** A read that has waited for long is also asked of another endpoint, if there is one of which nothing bad is known. The first answer counts. */
+  /**
+   * A read that has waited for long is also asked of another endpoint of which nothing bad is known, and later of a third one. The first answer
+   * counts. What was asked first goes on: it may merely be much.
+   */
   onSlow(): void {
     this.#isSlow = true;
-    const slot = this.#slot;
     const { isRepeatable, onSend, path } = this.#procedure;
-    if (slot === undefined || this.#call === undefined || this.#hedge !== undefined || this.#isCancelled) return;
-    if (!isRepeatable || onSend !== undefined || !this.#host.balancer.hasBetter(slot)) return;
-    const other = this.#host.balancer.pick(slot);
-    if (other === undefined || other === slot) return;
-    other.begin(true);
-    const call = other.connection.unary(path, this.#request, this.#callOptions(), (end, response) => {
-      if (this.#hedge?.call === call) this.#onHedgeDone(other, end, response);
-      else if (this.#call === call) this.#onDone(other, end, response);
+    if (this.#call === undefined || this.#isCancelled || !isRepeatable || onSend !== undefined) return;
+    const now = this.#host.runtime.monotonic();
+    if (this.#hedges.length >= hedgesMax || now < this.#hedgeAt) return;
+    const slot = this.#host.balancer.better([this.#slot as Slot, ...this.#hedges.map((hedge) => hedge.slot)]);
+    if (slot === undefined) return;
+    this.#hedgeAt = now + hedgePauseMs;
+    slot.begin(true, this);
+    const call = slot.connection.unary(path, this.#request, this.#callOptions(), (end, response) => {
+      if (this.#call === call) this.#onDone(slot, end, response);
+      else if (this.#hedges.includes(hedge)) this.#onHedgeDone(hedge, end, response);
     });
-    this.#hedge = { slot: other, call };
+    const hedge: Hedge = { slot, call };
+    this.#hedges = [...this.#hedges, hedge];
   }
 
   #callOptions(): CallOptions {
@@ -172,17 +187,18 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#call = undefined;
     this.#judge(slot, end);
     if (end.code === 0) {
-      this.#dropHedge();
+      this.#dropHedges();
       this.#succeed(response as Uint8Array, slot);
       return;
     }
-    if (this.#hedge !== undefined && !this.#host.isClosed && !this.#isCancelled && this.#mayRepeat(end)) {
-      this.#slot = this.#hedge.slot;
-      this.#call = this.#hedge.call;
-      this.#hedge = undefined;
+    const [next, ...others] = this.#hedges;
+    if (next !== undefined && !this.#host.isClosed && !this.#isCancelled && this.#mayRepeat(end)) {
+      this.#slot = next.slot;
+      this.#call = next.call;
+      this.#hedges = others;
       return;
     }
-    this.#dropHedge();
+    this.#dropHedges();
     if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
     else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
     else if (this.#mayRenew(end)) this.#renew(end, slot);
@@ -190,25 +206,30 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
   }
 
-  #onHedgeDone(other: Slot, end: CallEnd, response: Uint8Array | undefined): void {
-    this.#hedge = undefined;
-    this.#judge(other, end);
+  #onHedgeDone(hedge: Hedge, end: CallEnd, response: Uint8Array | undefined): void {
+    this.#judge(hedge.slot, end);
+    const at = this.#hedges.indexOf(hedge);
+    const older = [{ slot: this.#slot as Slot, call: this.#call as Call }, ...this.#hedges.slice(0, at)];
+    this.#hedges = this.#hedges.filter((other) => other !== hedge);
     // Whatever else became of it, the first attempt is still under way.
     if (end.code !== 0) return;
-    const slow = this.#slot as Slot;
+    for (const { slot } of older) slot.fail('others answer what it does not');
     const call = this.#call as Call;
     this.#call = undefined;
-    slow.end(true, false, this);
-    slow.fail('others answer what it does not');
-    call.cancel();
-    this.#succeed(response as Uint8Array, other);
+    this.#drop({ slot: this.#slot as Slot, call });
+    this.#dropHedges();
+    this.#succeed(response as Uint8Array, hedge.slot);
   }
 
-  #dropHedge(): void {
-    if (this.#hedge === undefined) return;
-    const { slot, call } = this.#hedge;
-    this.#hedge = undefined;
-    slot.end(true, false);
+  #dropHedges(): void {
+    if (this.#hedges.length === 0) return;
+    const hedges = this.#hedges;
+    this.#hedges = noHedges;
+    for (const hedge of hedges) this.#drop(hedge);
+  }
+
+  #drop({ slot, call }: Hedge): void {
+    slot.end(true, false, this);
     call.cancel();
   }
 
