@@ -34,8 +34,8 @@ export interface ConnectOptions {
    */
   readonly tls?: TlsOptions | undefined;
   /**
-   * Who the client is. It obtains a token and renews it whenever the server asks for that, under calls, watches and leases that go on. With
-   * a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
+   * Who the client is: a name and a password, or a token from elsewhere. It obtains a token and renews it whenever the server asks for that, under
+   * calls, watches and leases that go on. With a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
    */
   readonly credentials?: Credentials | undefined;
   /**
@@ -86,7 +86,9 @@ const syncFloorMs = 1_000;
 export async function connect(options: ConnectOptions): Promise<Client> {
   const source = sourceOf(options);
   const { credentials } = options;
-  if (credentials?.username === '') throw invalidArgument('credentials.username is empty');
+  if (credentials !== undefined && 'username' in credentials && credentials.username === '')
+    throw invalidArgument('credentials.username is empty');
+  if (credentials !== undefined && 'token' in credentials && credentials.token === '') throw invalidArgument('credentials.token is empty');
   const { sync } = options;
   if (sync !== undefined && !(sync.intervalMs >= syncFloorMs)) throw invalidArgument(`sync.intervalMs must be at least ${syncFloorMs}`);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);

@@ -12,7 +12,7 @@ export type { SnapshotOptions, SnapshotProgress } from './admin/snapshot.ts';
 export type { Credential, User, UserClient } from './admin/user-client.ts';
 export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
-export type { Credentials } from './connection/authenticator.ts';
+export type { Credentials, PasswordCredentials, TokenCredentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientState, ClientStatus } from './connection/client-status.ts';
 export type { SyncOptions } from './connection/endpoint-sync.ts';

@@ -1,6 +1,6 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
-import { Authenticator, authenticateProcedure, type Credentials, type Login } from './authenticator.ts';
+import { Authenticator, authenticateProcedure, type Credentials, callersTokens, type Login } from './authenticator.ts';
 import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
 import { probe } from './probe.ts';
@@ -121,7 +121,9 @@ export class Engine implements CallHost {
     this.#statusListeners.clear();
   }
 
-  #loginAs({ username: name, password }: Credentials): Login {
+  #loginAs(credentials: Credentials): Login {
+    if ('token' in credentials) return callersTokens(credentials);
+    const { username: name, password } = credentials;
     // Those who wait for the token have deadlines of their own.
     const options = { deadlineMs: Number.POSITIVE_INFINITY };
     return (resolve, reject) => this.start(authenticateProcedure, { name, password }, undefined, options, resolve, reject);
