@@ -120,6 +120,11 @@ export async function watches(): Promise<void> {
   same<Emitted<typeof notified>, WatchEvent | WatchCreated>(true);
   const silent = client.watch('k', { progressNotify: false });
   same<Emitted<typeof silent>, WatchEvent>(true);
+  const conflated = client.watch('k', { overflow: 'conflate' });
+  same<Emitted<typeof conflated>, WatchEvent>(true);
+  same<ReturnType<typeof conflated.requestProgress>, Promise<bigint>>(true);
+  // @ts-expect-error there is no such way
+  client.watch('k', { overflow: 'drop' });
   const perhaps = client.watch('k', { progressNotify: Boolean(1) });
   same<Emitted<typeof perhaps>, WatchEvent | WatchProgress>(true);
 }

@@ -1,4 +1,6 @@
-import type { Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import { StatusCode } from '@conclave/protocol';
+import type { CallEnd, Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import { isAnswer, isMemberAtFault } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
 import { Breaker } from './breaker.ts';
 
@@ -171,12 +173,15 @@ export class Slot {
     this.#streams.delete(stream);
   }
 
-  /** The endpoint answered as it should. */
-  succeed(): void {
-    this.#breaker.succeed();
+  /** What the end of a call says of the endpoint. A time that was up says something only of a call that was slow. */
+  judge(end: CallEnd, isSlow: boolean): void {
+    if (end.code === 0) this.#breaker.succeed();
+    else if (!isMemberAtFault(end)) {
+      if (isAnswer(end) && end.code !== StatusCode.CANCELLED) this.#breaker.succeed();
+    } else if (isSlow || end.code !== StatusCode.DEADLINE_EXCEEDED) this.fail(end.message);
   }
 
-  /** It did not, though it was there. */
+  /** It did not answer as it should, though it was there. */
   fail(why: string): void {
     if (this.state === 'ready' && !this.#isClosed) this.#breaker.fail(why);
   }

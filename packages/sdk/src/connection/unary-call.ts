@@ -1,27 +1,17 @@
 import type { Call, CallEnd, CallOptions, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromCallEnd, isMemberAtFault, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
+import { fromCallEnd, isAnswer, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
 import { describeEndpoints } from './balancer.ts';
+import { type Attempt, Hedges } from './hedges.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
 import type { AwaitedCall, Slot } from './slot.ts';
 import { notIdentified, refusalsMax, type Token } from './token.ts';
 
-/** An attempt at one endpoint. */
-interface Hedge {
-  readonly slot: Slot;
-  readonly call: Call;
-}
-
-const noHedges: readonly Hedge[] = [];
-const hedgesMax = 2;
-/** Between the second attempt and the third. */
-const hedgePauseMs = 500;
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
-const CANCELLED = 1;
 const DEADLINE_EXCEEDED = 4;
 
 /**
@@ -51,11 +41,9 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   /** How many tokens were refused. */
   #refusals = 0;
   #call: Call | undefined;
-  /** Further attempts beside one that is slow, the oldest first. */
-  #hedges: readonly Hedge[] = noHedges;
+  /** Made when the call is slow. */
+  #hedges: Hedges | undefined;
   #isSlow = false;
-  /** When there may be another attempt. */
-  #hedgeAt = Number.NEGATIVE_INFINITY;
   /** The last failure, for when there is no next attempt. */
   #failure: CallEnd | undefined;
   #backoff: Backoff | undefined;
@@ -162,18 +150,15 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#isSlow = true;
     const { isRepeatable, onSend, path } = this.#procedure;
     if (this.#call === undefined || this.#isCancelled || !isRepeatable || onSend !== undefined) return;
-    const now = this.#host.runtime.monotonic();
-    if (this.#hedges.length >= hedgesMax || now < this.#hedgeAt) return;
-    const slot = this.#host.balancer.better([this.#slot as Slot, ...this.#hedges.map((hedge) => hedge.slot)]);
+    this.#hedges ??= new Hedges();
+    const slot = this.#hedges.next(this.#host, this.#slot as Slot);
     if (slot === undefined) return;
-    this.#hedgeAt = now + hedgePauseMs;
     slot.begin(true, this);
     const call = slot.connection.unary(path, this.#request, this.#callOptions(), (end, response) => {
       if (this.#call === call) this.#onDone(slot, end, response);
-      else if (this.#hedges.includes(hedge)) this.#onHedgeDone(hedge, end, response);
+      else this.#onHedgeDone({ slot, call }, end, response);
     });
-    const hedge: Hedge = { slot, call };
-    this.#hedges = [...this.#hedges, hedge];
+    this.#hedges.add({ slot, call });
   }
 
   #callOptions(): CallOptions {
@@ -185,17 +170,16 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
 
   #onDone(slot: Slot, end: CallEnd, response: Uint8Array | undefined): void {
     this.#call = undefined;
-    this.#judge(slot, end);
+    this.#judge(slot, end, this.#isSlow);
     if (end.code === 0) {
       this.#dropHedges();
       this.#succeed(response as Uint8Array, slot);
       return;
     }
-    const [next, ...others] = this.#hedges;
-    if (next !== undefined && !this.#host.isClosed && !this.#isCancelled && this.#mayRepeat(end)) {
+    const next = this.#host.isClosed || this.#isCancelled || !this.#mayRepeat(end) ? undefined : this.#hedges?.shift();
+    if (next !== undefined) {
       this.#slot = next.slot;
       this.#call = next.call;
-      this.#hedges = others;
       return;
     }
     this.#dropHedges();
@@ -206,41 +190,33 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
   }
 
-  #onHedgeDone(hedge: Hedge, end: CallEnd, response: Uint8Array | undefined): void {
-    this.#judge(hedge.slot, end);
-    const at = this.#hedges.indexOf(hedge);
-    const older = [{ slot: this.#slot as Slot, call: this.#call as Call }, ...this.#hedges.slice(0, at)];
-    this.#hedges = this.#hedges.filter((other) => other !== hedge);
+  #onHedgeDone({ slot, call }: Attempt, end: CallEnd, response: Uint8Array | undefined): void {
+    const others = this.#hedges?.remove(call);
+    if (others === undefined) return;
+    this.#judge(slot, end, false);
     // Whatever else became of it, the first attempt is still under way.
     if (end.code !== 0) return;
-    for (const { slot } of older) slot.fail('others answer what it does not');
-    const call = this.#call as Call;
+    const first = { slot: this.#slot as Slot, call: this.#call as Call };
     this.#call = undefined;
-    this.#drop({ slot: this.#slot as Slot, call });
+    for (const older of [first, ...others]) older.slot.fail('others answer what it does not');
+    this.#drop(first);
     this.#dropHedges();
-    this.#succeed(response as Uint8Array, hedge.slot);
+    this.#succeed(response as Uint8Array, slot);
   }
 
   #dropHedges(): void {
-    if (this.#hedges.length === 0) return;
-    const hedges = this.#hedges;
-    this.#hedges = noHedges;
-    for (const hedge of hedges) this.#drop(hedge);
+    if (this.#hedges !== undefined) for (const hedge of this.#hedges.clear()) this.#drop(hedge);
   }
 
-  #drop({ slot, call }: Hedge): void {
+  #drop({ slot, call }: Attempt): void {
     slot.end(true, false, this);
     call.cancel();
   }
 
-  /** An attempt has ended; what does that say of the endpoint? */
-  #judge(slot: Slot, end: CallEnd): void {
-    const isAnswer = end.code === 0 || (!end.notProcessed && end.code !== DEADLINE_EXCEEDED);
-    slot.end(true, isAnswer, this);
-    if (end.code === 0) slot.succeed();
-    // A time that is up says something only if it was not short.
-    else if (isMemberAtFault(end) && (end.code !== DEADLINE_EXCEEDED || this.#isSlow)) slot.fail(end.message);
-    else if (isAnswer && end.code !== CANCELLED) slot.succeed();
+  /** An attempt has ended. */
+  #judge(slot: Slot, end: CallEnd, isSlow: boolean): void {
+    slot.end(true, isAnswer(end), this);
+    slot.judge(end, isSlow);
   }
 
   #mayRepeat(end: CallEnd): boolean {

@@ -42,6 +42,11 @@ export function isTransient(end: CallEnd): boolean {
   return row.retry === 'unavailable' || row.retry === 'other-member';
 }
 
+/** Whether the end is the server's own word, and not a connection that was lost or a time that was up. */
+export function isAnswer(end: CallEnd): boolean {
+  return end.code === 0 || (!end.notProcessed && end.code !== StatusCode.DEADLINE_EXCEEDED);
+}
+
 /** Whether what ended so says something about the member that was asked, and not about what was asked of it. */
 export function isMemberAtFault(end: CallEnd): boolean {
   if (end.notProcessed || end.code === StatusCode.CANCELLED) return false;
