@@ -15,7 +15,12 @@ export interface WatchOptions {
   readonly notifyCreated?: boolean | undefined;
   /** Have the server tell how far it is while nothing changes, and emit {@link WatchProgress}. Default: false. */
   readonly progressNotify?: boolean | undefined;
-  /** Let the server cut a big batch into several messages; they are put together again before anything is emitted. Default: true. */
+  /**
+   * Let the server cut a batch of more than 1.5 MB into several messages; revisions are put together again before anything is emitted. Default: true.
+   *
+   * etcd takes time that grows with the square of the number of events to do so: 20,000 small ones, made by transactions of 125, come in 1.7 s, and
+   * without it in 0.1 s. Without it a batch, which is of up to 1000 revisions, comes whole and is in memory whole.
+   */
   readonly fragment?: boolean | undefined;
   /**
    * What happens when a `for await` is so slow that {@link bufferedEventsMax} events or {@link bufferedBytesMax} wait for it:
