@@ -92,7 +92,16 @@ export class Balancer {
 
   /** One that is ready and of which nothing bad is known, and none of these; undefined: there is none. */
   better(than: readonly Slot[]): Slot | undefined {
-    return this.#ready.find((slot) => !slot.isSuspect && !than.includes(slot));
+    const ready = this.#ready;
+    // From the next in turn on, so that not all go to the same.
+    for (let step = 1; step <= ready.length; step++) {
+      const at = (this.#turn + step) % ready.length;
+      const slot = ready[at] as Slot;
+      if (slot.isSuspect || than.includes(slot)) continue;
+      this.#turn = at;
+      return slot;
+    }
+    return undefined;
   }
 
   /** Whether an endpoint other than `than` is ready. */
