@@ -49,6 +49,22 @@ module.exports = {
       to: { path: 'node_modules/rxjs' },
     },
     {
+      name: 'optional-peers-behind-their-doors',
+      comment: 'Who imports @conclave/sdk need not have them installed.',
+      severity: 'error',
+      from: {
+        path: '^packages/(sdk|recipes|server|wire|raft|protocol)/src',
+        pathNot: ['^packages/sdk/src/(opentelemetry|prom-client)\\.ts$', '\\.test(-d)?\\.ts$'],
+      },
+      to: { path: 'node_modules/(@opentelemetry|prom-client)/' },
+    },
+    {
+      name: 'doors-of-optional-peers-are-outermost',
+      severity: 'error',
+      from: { path: '^packages/sdk/src', pathNot: '\\.test(-d)?\\.ts$' },
+      to: { path: '^packages/sdk/src/(opentelemetry|prom-client)\\.ts$' },
+    },
+    {
       name: 'raft-imports-nothing',
       severity: 'error',
       from: { path: '^packages/raft/src', pathNot: '\\.test\\.ts$' },

@@ -1,12 +1,15 @@
+import { KV, PutRequest, PutResponse, RangeRequest, RangeResponse } from '@conclave/protocol';
 import { lock } from '@conclave/recipes';
 import { connect, key, type Lease, prefix, put } from '@conclave/sdk';
+import { Client, credentials } from '@grpc/grpc-js';
 import { Etcd3 } from 'etcd3';
 import type { Subject } from './workload.ts';
 
-export type SubjectName = 'sdk' | 'etcd3';
+export type SubjectName = 'sdk' | 'etcd3' | 'grpc-js';
 
 export function openSubject(name: SubjectName, address: string): Promise<Subject> {
-  return name === 'sdk' ? openSdk(address) : openEtcd3(address);
+  if (name === 'sdk') return openSdk(address);
+  return name === 'etcd3' ? openEtcd3(address) : openGrpc(address);
 }
 
 async function openSdk(address: string): Promise<Subject> {
@@ -57,6 +60,34 @@ async function openEtcd3(address: string): Promise<Subject> {
     async lockPair(name) {
       await (await client.lock(name).ttl(10).acquire()).release();
     },
+    contendedPair: undefined,
+    async [Symbol.asyncDispose]() {
+      client.close();
+    },
+  };
+}
+
+/** What every client here stands on, with nothing around it but the encoding of messages. */
+async function openGrpc(address: string): Promise<Subject> {
+  const client = new Client(address, credentials.createInsecure());
+  function call<I, O>(path: string, encode: (request: I) => Uint8Array, decode: (bytes: Uint8Array) => O, request: I): Promise<O> {
+    return new Promise((resolve, reject) => {
+      const serialize = (message: I): Buffer => Buffer.from(encode(message));
+      client.makeUnaryRequest<I, O>(path, serialize, decode, request, (error, answer) =>
+        error === null && answer !== undefined ? resolve(answer) : reject(error),
+      );
+    });
+  }
+  const unsupported = (): never => {
+    throw new Error('bare grpc-js does only single calls here');
+  };
+  return {
+    put: (name, value) => call(KV.methods.put.path, PutRequest.encode, PutResponse.decode, { key: Buffer.from(name), value }),
+    get: (name, serializable) =>
+      call(KV.methods.range.path, RangeRequest.encode, RangeResponse.decode, { key: Buffer.from(name), serializable }),
+    txn: unsupported,
+    watch: unsupported,
+    lockPair: unsupported,
     contendedPair: undefined,
     async [Symbol.asyncDispose]() {
       client.close();

@@ -87,6 +87,10 @@ const tasks = {
     ensureBuilt();
     script('bench/main.ts', args);
   },
+  compare: () => {
+    ensureBuilt();
+    script('bench/compare/main.ts', args);
+  },
   sim: () => script('test/sim/main.ts', args),
   mutants: () => {
     // Some finders launch the server.

@@ -1,8 +1,9 @@
+import type { SerializedError } from 'vitest';
 import type { Reporter, TestModule } from 'vitest/node';
 
 /** Says at the end which tests were not run, by name: the name holds the reason. Then what failed, and the counts, on a line of their own. */
 export default class Summary implements Reporter {
-  onTestRunEnd(modules: readonly TestModule[]): void {
+  onTestRunEnd(modules: readonly TestModule[], unhandled: readonly SerializedError[]): void {
     const counts = { passed: 0, failed: 0, skipped: 0 };
     const skipped: string[] = [];
     const failed: string[] = [];
@@ -17,6 +18,7 @@ export default class Summary implements Reporter {
       }
     }
     if (skipped.length > 0) console.log(`\nNot run:\n${skipped.map((name) => `  ${name}`).join('\n')}`);
+    for (const { message, stack } of unhandled) failed.push(`outside of any test: ${stack ?? message}`);
     if (failed.length > 0) console.log(`\nFailed:\n${failed.join('\n')}`);
     console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   }

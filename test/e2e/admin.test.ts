@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { AlarmRequest_AlarmAction, AlarmType, Auth, Maintenance } from '@conclave/protocol';
 import { allKeys, type Client, connect, fromKey, type Permission, prefix, range, type SnapshotProgress } from '@conclave/sdk';
-import { type EtcdLine, etcdBinary, launchCluster, RawClient, type RunningProcess, testTargets } from '@conclave/testkit';
+import { type EtcdLine, etcdBinary, eventually, launchCluster, RawClient, type RunningProcess, testTargets } from '@conclave/testkit';
 import { type Connection, systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -284,6 +284,8 @@ describe.skipIf(etcdBinary('3.5', 'etcd') === undefined)('a cluster of three', (
     await client.maintenance.moveLeader(other?.memberId ?? 0n, { deadlineMs: 10_000 });
     expect((await cluster.leader()).id).toBe(other?.memberId);
     const { revision } = await client.put('k', 'v');
+    // A majority has it; the third learns of it a moment later.
+    await eventually('every member has it', async () => (await statuses()).every((status) => status.revision >= revision));
     const hashes = await Promise.all(cluster.endpoints.map((endpoint) => client.maintenance.at(endpoint).hashKv({ revision })));
     expect(new Set(hashes.map(({ hash }) => hash)).size).toBe(1);
   }, 60_000);

@@ -40,9 +40,14 @@ class Administrator implements Disposable {
   }
 
   async do<I, O>(method: MethodDescriptor<I, O, false, false>, request: Init<I>): Promise<void> {
-    const login = await this.#raw.unary(Auth.methods.authenticate, { name: root.username, password: root.password });
-    const token = login.response?.token;
-    const answer = await this.#raw.unary(method, request, token === undefined ? {} : { metadata: { token } });
+    const attempt = async () => {
+      const login = await this.#raw.unary(Auth.methods.authenticate, { name: root.username, password: root.password });
+      const token = login.response?.token;
+      return this.#raw.unary(method, request, token === undefined ? {} : { metadata: { token } });
+    };
+    let answer = await attempt();
+    // A token of one second, counted in whole ones, may be over before it arrives.
+    for (let n = 0; n < 20 && answer.message === 'etcdserver: invalid auth token'; n++) answer = await attempt();
     if (answer.code !== 0) throw new Error(`${method.path}: ${answer.message}`);
   }
 

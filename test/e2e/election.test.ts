@@ -85,6 +85,23 @@ describe.each(testTargets())('elections on $name', ({ name, skip, start }) => {
     }
   });
 
+  it('observes until the client is closed, however early that is', async () => {
+    for (const waitsForFirst of [false, true]) {
+      const other = await connect({ endpoints: server.address });
+      let ended = '';
+      let told = 0;
+      observe(other, mine).subscribe({
+        next: () => told++,
+        error: (error: unknown) => (ended = String(error)),
+        complete: () => (ended = 'completed'),
+      });
+      if (waitsForFirst) await eventually('nobody', () => told > 0);
+      await other.close();
+      await eventually('it has ended', () => ended !== '');
+      expect(ended).toBe('completed');
+    }
+  });
+
   it('refuses to proclaim what is not led any more, and tells the loss', async () => {
     const leadership = await campaign(client, mine, { value: 'one' });
     await client.delete(leadership.key);

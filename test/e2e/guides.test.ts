@@ -12,14 +12,36 @@ const ours = 'conclave-server';
 const etcd = 'etcd 3.5';
 
 describe.each([
-  { page: 'views', servers: [ours, etcd], says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1'] },
   {
     page: 'watches',
     servers: [ours, etcd],
     says: ['put config/color green', 'delete config/color', 'price 50 left out', 'too slow, go on after true', 'told all of it true 2'],
   },
+  {
+    page: 'views',
+    servers: [ours, etcd],
+    says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1', 'started 1', 'bills/orders/1 two apples'],
+  },
+  {
+    page: 'sessions',
+    servers: [ours, etcd],
+    says: ['back: busy\n', 'elected with the token true', 'lease number 1', 'true\n', '1 2n\n0\n'],
+  },
+  {
+    page: 'observability',
+    servers: [ours, etcd],
+    says: [
+      'refused: this service only reads',
+      "name: 'checkout'",
+      "name: 'etcdserverpb.KV/Txn'",
+      'method="Put",code="ok"} 1',
+      '"msg":"an endpoint is ready"',
+    ],
+  },
   // Ours takes no snapshots yet.
   { page: 'upkeep', servers: [etcd], says: ['default 3.5.', 'true'] },
+  // Brings its own.
+  { page: 'testing', servers: [ours], says: ['# fail 0', '# pass 9'] },
 ])('$page', ({ page, servers, says }) => {
   const targets = testTargets()
     .filter(({ name }) => servers.includes(name))

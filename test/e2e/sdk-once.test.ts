@@ -207,12 +207,49 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       expect(await count('two')).toEqual(first);
       expect((await client.get('k'))?.version).toBe(2n);
       expect((await client.list(prefix('conclave/once/'))).kvs.map((kv) => [kv.key, kv.value])).toEqual([
-        ['conclave/once/txn/one', '1'],
-        ['conclave/once/txn/two', '1'],
+        ['conclave/once/txn/one', expect.stringMatching(/^1 [0-9a-f]{32}$/)],
+        ['conclave/once/txn/two', expect.stringMatching(/^1 [0-9a-f]{32}$/)],
       ]);
       await eventually('the marks are gone', async () => (await client.list(prefix('conclave/once/'))).count === 0, 15_000);
       await count('two');
       expect((await client.get('k'))?.version).toBe(3n);
+    });
+
+    test('under the id of another does nothing, and says so', async () => {
+      const first = await client.txn().if(key('a').missing()).then(put('a', '1')).once('id').commit();
+      const others = [
+        client.txn().if(key('a').missing()).then(put('a', '2')).once('id'),
+        client.txn().if(key('b').missing()).then(put('a', '1')).once('id'),
+        client.txn().then(put('a', '1')).once('id'),
+        client.txn().if(key('a').missing()).then(put('a', '1')).else(get('a')).once('id'),
+        client
+          .txn()
+          .if(key('a').missing())
+          .then(put('a', '1'), txn().then(put('c', '1')))
+          .once('id'),
+      ];
+      for (const other of others)
+        await expect(other.commit()).rejects.toMatchObject({
+          code: 'once-mismatch',
+          outcome: 'not-applied',
+          details: { succeeded: true, revision: first.revision },
+        });
+      expect((await client.list(allKeys())).count).toBe(2);
+    });
+
+    test('is the same one in another process, whose keys go under another lease', async () => {
+      const commit = async (): Promise<bigint> => {
+        const lease = await client.lease.grant({ ttlSeconds: 30 });
+        const operations = [put('a', '1', { lease }), txn().then(put('b', '1', { lease }))] as const;
+        const { revision } = await client
+          .txn()
+          .then(...operations)
+          .once('id')
+          .commit();
+        return revision;
+      };
+      const revision = await commit();
+      expect(await commit()).toBe(revision);
     });
 
     test('says what it did even when what it read is compacted away', async () => {

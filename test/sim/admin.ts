@@ -14,7 +14,7 @@ import {
   WatchResponse,
   type WireErrorKey,
 } from '@conclave/protocol';
-import { Machine } from '@conclave/testing';
+import { Machine } from '@conclave/testing/simulation';
 import { recordingTransport } from '@conclave/testkit';
 import type { Connection, Transport } from '@conclave/wire';
 import type { Member } from './member.ts';

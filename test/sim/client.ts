@@ -1,5 +1,6 @@
 import { type Client, connect, isConclaveError } from '@conclave/sdk';
-import { Machine, type Random } from '@conclave/testing';
+import type { Random } from '@conclave/testing';
+import { Machine } from '@conclave/testing/simulation';
 import { recordingTransport } from '@conclave/testkit';
 import type { Runtime } from '@conclave/wire';
 import { Contention } from './contention.ts';

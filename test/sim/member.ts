@@ -1,5 +1,6 @@
 import { type ConclaveServer, MemberRemovedError, startServer } from '@conclave/server';
-import { type DiskOperation, Machine, type Random, SimulatedBackend, SimulatedDisk } from '@conclave/testing';
+import type { Random } from '@conclave/testing';
+import { type DiskOperation, Machine, SimulatedBackend, SimulatedDisk } from '@conclave/testing/simulation';
 import type { Findings } from './findings.ts';
 import { between, type Plan, randomOf } from './plan.ts';
 import type { World } from './world.ts';

@@ -1,4 +1,5 @@
-import { type LinkState, type Machine, SimulatedCalls, SimulatedPeers, VirtualRuntime } from '@conclave/testing';
+import { VirtualRuntime } from '@conclave/testing';
+import { type LinkState, type Machine, SimulatedCalls, SimulatedPeers } from '@conclave/testing/simulation';
 import { HistoryRecorder } from '@conclave/testkit';
 import { Findings } from './findings.ts';
 import { Member, peerUrlOf } from './member.ts';

@@ -25,12 +25,15 @@ import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
 import type { Watch } from './rx/watch.ts';
+import { openSession, type SessionOptions } from './session/open-session.ts';
+import type { Session } from './session/session.ts';
 import { type Codec, isSchema, json } from './space/codec.ts';
 import { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { View } from './view/view.ts';
 import { ViewHub } from './view/view-hub.ts';
 import type { ViewOptions } from './view/view-options.ts';
+import { type ConsumeBody, type ConsumeOptions, Consumer } from './watch/consumer.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -128,8 +131,16 @@ class NamespaceView implements Namespace {
     return this.#core.views.open(this.#prefix, targets, options);
   }
 
+  async consume(target: Target, options: ConsumeOptions, body: ConsumeBody): Promise<void> {
+    await new Consumer(this.#core, this, this.#prefix, target, options, body).run();
+  }
+
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
     return this.#core.ring.feed(open);
+  }
+
+  session(options: SessionOptions = {}): Promise<Session> {
+    return openSession(this.#core, this, options);
   }
 
   space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;
@@ -203,6 +214,12 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
   /**
    * Ends everything: calls under way reject with `client-closed`, watches complete, leases are no longer renewed and count as lost. Keys under
    * a lease stay until its time is up; revoke it first if they shall go at once.
+   *
+   * @example
+   * ```ts
+   * const other = await connect({ endpoints: '127.0.0.1:2379' });
+   * await other.close(); // or: await using other = …
+   * ```
    */
   async close(): Promise<void> {
     this.#core.engine.close();

@@ -1,4 +1,4 @@
-import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
+import { type Logger, type Runtime, systemRuntime, type Transport } from '@conclave/wire';
 import type { GrpcTransportOptions, TlsOptions } from '@conclave/wire/grpc-client';
 import { Client, coreOf, type Ring } from './client.ts';
 import { onAbort } from './connection/abort.ts';
@@ -7,12 +7,16 @@ import { describeEndpoints } from './connection/balancer.ts';
 import { type Endpoints, parseEndpoints } from './connection/endpoint.ts';
 import { EndpointSync, type SyncOptions } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
+import { loggingRuntime } from './connection/logging-runtime.ts';
+import type { Middleware } from './connection/middleware.ts';
 import { clampKeepalive } from './connection/slot.ts';
 import { type DiscoveryOptions, SrvDiscovery } from './connection/srv-discovery.ts';
 import { notIdentified } from './connection/token.ts';
 import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
 import { KeyPrefix } from './kv/key-range.ts';
 import { type Key, toBytes } from './kv/text.ts';
+import { Meter } from './metrics/meter.ts';
+import type { Metrics } from './metrics/metrics.ts';
 
 export interface ConnectOptions {
   /**
@@ -47,6 +51,15 @@ export interface ConnectOptions {
   readonly transport?: Transport | undefined;
   /** Clocks, timers, chance and log. Default: the system's, with a silent log. */
   readonly runtime?: Runtime | undefined;
+  /**
+   * Where to tell what an operator wants to know: endpoints lost and back, tokens, watches that lost their stream, leases at risk. A logger of
+   * pino fits as it is. Never told: values, passwords, tokens. Default: the log of `runtime`.
+   */
+  readonly log?: Logger | undefined;
+  /** What every call and every stream passes through, the first one first. Default: nothing. */
+  readonly middleware?: readonly Middleware[] | undefined;
+  /** Where to measure. Default: nowhere. */
+  readonly metrics?: Metrics | undefined;
   /** Put before every key. Default: nothing. See {@link Namespace}. */
   readonly namespace?: Key | undefined;
   /** How long a call may take that does not say so itself, in milliseconds. Default: 5000. */
@@ -92,7 +105,7 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const { sync } = options;
   if (sync !== undefined && !(sync.intervalMs >= syncFloorMs)) throw invalidArgument(`sync.intervalMs must be at least ${syncFloorMs}`);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
-  const runtime = options.runtime ?? systemRuntime();
+  const runtime = runtimeOf(options);
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
@@ -102,7 +115,22 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const tls = tlsOf(options, source.isSecure);
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
   const ordered = options.ordered === true;
-  const engine = new Engine({ choice, transport, runtime, deadlineMs, keepalive, credentials, ordered, isSecure: tls !== undefined });
+  const { middleware } = options;
+  if (middleware?.some((one) => typeof one !== 'function') === true) throw invalidArgument('each of middleware must be a function');
+  const meter = options.metrics && new Meter(options.metrics, runtime);
+  const engine = new Engine({
+    choice,
+    transport,
+    runtime,
+    deadlineMs,
+    keepalive,
+    credentials,
+    ordered,
+    isSecure: tls !== undefined,
+    middleware,
+    meter,
+  });
+  if (meter !== undefined) engine.attach(meter);
   const endpoints = new EndpointSync(engine, tls !== undefined, discovery);
   const client = new Client(coreOf(engine, endpoints, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, Math.max(1, startedAt + deadlineMs - runtime.monotonic()), options.signal);
@@ -122,6 +150,11 @@ function sourceOf({ endpoints, discovery, tls, transport }: ConnectOptions): End
 /**
  * Loads what the first {@link connect} would load: rxjs. Importing this package does not, so that a program which imports it for its types or
  * its errors need not pay. Whoever connects in virtual time calls it before, as that time does not wait for files.
+ *
+ * @example
+ * ```ts
+ * await preload(); // so that the first `connect` of this process waits for the server alone
+ * ```
  */
 export async function preload(): Promise<void> {
   await loadRing();
@@ -137,6 +170,11 @@ async function loadRing(): Promise<Ring> {
 async function grpc(options: GrpcTransportOptions): Promise<Transport> {
   const { grpcTransport } = await import('@conclave/wire/grpc-client');
   return grpcTransport(options);
+}
+
+function runtimeOf({ runtime, log }: ConnectOptions): Runtime {
+  if (runtime === undefined) return systemRuntime(log);
+  return log === undefined ? runtime : loggingRuntime(runtime, log);
 }
 
 /** What the transport needs to speak TLS; undefined: it shall not. */

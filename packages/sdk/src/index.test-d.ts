@@ -3,20 +3,27 @@ import {
   type Client,
   type Codec,
   ConclaveError,
+  connect,
   type DeleteResult,
   del,
   type Entry,
   type EntryEvent,
   type Feed,
   get,
+  type HeldFunction,
+  type HeldKey,
   isConclaveError,
   json,
   type KeyValue,
   key,
+  type Lease,
   type ListResult,
   list,
+  type Metrics,
+  type Middleware,
   message,
   type Namespace,
+  type Outcome,
   type PutOperation,
   type PutResult,
   prefix,
@@ -33,6 +40,10 @@ import {
   type WatchEvent,
   type WatchProgress,
 } from '@conclave/sdk';
+import { spans } from '@conclave/sdk/opentelemetry';
+import { promMetrics } from '@conclave/sdk/prom-client';
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { firstValueFrom, map, type Observable } from 'rxjs';
 
 /** Fails to compile unless the two types are the same. */
@@ -276,6 +287,49 @@ export async function views(): Promise<void> {
   await client.view('k', { indexes: { owner: 'owner' } });
 }
 
+export async function sessions(): Promise<void> {
+  await using session = await client.session({ ttlSeconds: 10 });
+  const held = session.hold('k', 'v', { ifTaken: 'overwrite' });
+  same<typeof held, HeldKey>(true);
+  const established = session.hold(async ({ lease, signal }) => {
+    same<typeof lease, Lease>(true);
+    same<typeof signal, AbortSignal>(true);
+    return async () => {};
+  });
+  same<typeof established, HeldFunction>(true);
+  // Nothing to take away.
+  session.hold(async () => {});
+  // @ts-expect-error what a function establishes has no value
+  established.update('v');
+  // @ts-expect-error a key is held with a value
+  session.hold('k');
+  // @ts-expect-error there is no such way
+  session.hold('k', 'v', { ifTaken: 'fight' });
+  const { state } = session;
+  // @ts-expect-error not in every state
+  void state.error;
+  if (state.state === 'lost') same<typeof state.error, ConclaveError>(true);
+  if (state.state === 'recovered') same<typeof state.lostMs, number>(true);
+  const token = await session.handOver();
+  await client.session({ from: token });
+  // @ts-expect-error plain data, but not any
+  await client.session({ from: { lease: 'a' } });
+}
+
+export async function consumers(): Promise<void> {
+  await client.consume(prefix('k'), { cursor: 'c' }, (delivery) => {
+    if (delivery.type === 'resync') same<typeof delivery.reason, 'started' | 'compacted'>(true);
+    else same<typeof delivery.events, readonly WatchEvent[]>(true);
+    return [put('a', ''), txn().then(del('b'))];
+  });
+  await client.consume(prefix('k'), { cursor: 'c' }, async () => {});
+  await client.consume(prefix('k'), { cursor: 'c' }, () => {});
+  // @ts-expect-error without a cursor it is a watch
+  await client.consume(prefix('k'), {}, () => {});
+  // @ts-expect-error what is done elsewhere does not happen once
+  await client.consume(prefix('k'), { cursor: 'c' }, () => 'done');
+}
+
 export async function upkeep(): Promise<void> {
   const member = client.maintenance.at('127.0.0.1:2379');
   const { leader } = await member.status();
@@ -288,6 +342,34 @@ export async function upkeep(): Promise<void> {
   await client.users.add('ann', {});
 }
 
+export async function observing(): Promise<void> {
+  const patient: Middleware = async (call, next) => {
+    await Promise.resolve();
+    next();
+    same<typeof call.kind, 'unary' | 'stream'>(true);
+    same<typeof call.key, Uint8Array | undefined>(true);
+    call.onEnd((report) => {
+      same<typeof report.outcome, Outcome | undefined>(true);
+      same<typeof report.error, ConclaveError | undefined>(true);
+      // @ts-expect-error what happened cannot be changed
+      report.outcome = 'applied';
+    });
+    call.onAttempt(({ after }) => same<typeof after, { readonly grpcCode: number; readonly message: string } | undefined>(true));
+    // @ts-expect-error metadata is text
+    call.setMetadata('x-attempt', 1);
+  };
+  const metrics: Metrics = promMetrics({ client: 'orders', register: new Registry() });
+  await connect({ endpoints: 'a:1', middleware: [patient, spans({ propagate: true })], metrics, log: pino() });
+  await connect({ endpoints: 'a:1', log: console });
+  // @ts-expect-error a middleware stands in a list
+  await connect({ endpoints: 'a:1', middleware: patient });
+  // @ts-expect-error a log takes four levels
+  await connect({ endpoints: 'a:1', log: { info() {} } });
+  // @ts-expect-error a middleware returns nothing
+  const wrong: Middleware = () => 7;
+  void wrong;
+}
+
 export function errors(error: unknown): void {
   if (isConclaveError(error, 'compacted')) {
     same<typeof error.code, 'compacted'>(true);
@@ -295,6 +377,7 @@ export function errors(error: unknown): void {
   }
   if (isConclaveError(error, 'result-unavailable'))
     same<typeof error.details, { readonly succeeded: boolean; readonly revision: bigint } | undefined>(true);
+  if (isConclaveError(error, 'once-mismatch')) same<NonNullable<typeof error.details>['revision'], bigint>(true);
   if (isConclaveError(error, 'invalid-value')) same<NonNullable<typeof error.details>['issues'], readonly ValueIssue[]>(true);
   if (isConclaveError(error)) same<typeof error, ConclaveError<string>>(true);
   // Packages built on this one have codes of their own.

@@ -1,5 +1,6 @@
 /** The client of etcd v3, and of every server that speaks its protocol. */
 
+export type { ConnectionState, Logger } from '@conclave/wire';
 export type { Pem, TlsOptions } from '@conclave/wire/grpc-client';
 export type { AuthClient, AuthStatus } from './admin/auth-client.ts';
 export type { ClusterClient, MemberAdded, MembersOptions } from './admin/cluster-client.ts';
@@ -16,6 +17,7 @@ export type { Credentials, PasswordCredentials, TokenCredentials } from './conne
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientState, ClientStatus } from './connection/client-status.ts';
 export type { SyncOptions } from './connection/endpoint-sync.ts';
+export type { CallAttempt, CallReport, InterceptedCall, Middleware } from './connection/middleware.ts';
 export type { RequestOptions } from './connection/procedure.ts';
 export type { DiscoveryOptions, SrvRecord } from './connection/srv-discovery.ts';
 export {
@@ -63,9 +65,17 @@ export { type NestedTxn, type OnceOptions, type Txn, txn } from './kv/txn.ts';
 export type { Operation, OperationResult, OperationResults, TxnOperation, TxnOutcome, TxnResult } from './kv/txn-result.ts';
 export type { Lease, LeaseState } from './lease/lease.ts';
 export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.ts';
+export type { ClientGauges, Metrics } from './metrics/metrics.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 export type { Watch } from './rx/watch.ts';
+export type { Establish, Establishing, HeldFunction } from './session/held-function.ts';
+export type { HeldKey, HoldOptions } from './session/held-key.ts';
+export type { Hold } from './session/hold.ts';
+export type { SessionOptions } from './session/open-session.ts';
+export type { Session } from './session/session.ts';
+export type { HoldState, SessionState } from './session/session-state.ts';
+export type { SessionToken } from './session/session-token.ts';
 export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';
 export type {
   Entry,
@@ -84,5 +94,7 @@ export type { View } from './view/view.ts';
 export type { ViewAdded, ViewChange, ViewChanged, ViewRemoved, ViewResync } from './view/view-change.ts';
 export type { IndexFunction, ViewOptions, ViewReadOptions } from './view/view-options.ts';
 export type { StaleReason, ViewState } from './view/view-state.ts';
+export type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
+export type { Delivery, EventsDelivery, ResyncDelivery } from './watch/delivery.ts';
 export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

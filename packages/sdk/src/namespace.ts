@@ -13,11 +13,14 @@ import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { Watch } from './rx/watch.ts';
+import type { SessionOptions } from './session/open-session.ts';
+import type { Session } from './session/session.ts';
 import type { Codec } from './space/codec.ts';
 import type { Space } from './space/space.ts';
 import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standard-schema.ts';
 import type { View } from './view/view.ts';
 import type { ViewOptions } from './view/view-options.ts';
+import type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
 /**
@@ -79,7 +82,7 @@ export interface Namespace {
    * ```ts
    * const scan = client.scan(prefix('config/'));
    * for await (const { key, value } of scan) console.log(key, value);
-   * console.log(scan.revision); // the revision of all of it
+   * const { revision } = scan; // that of all of it
    * ```
    */
   scan(target: Target, options?: ScanOptions): Scan;
@@ -117,7 +120,7 @@ export interface Namespace {
    * A body that writes nothing costs no more than its reads, except with `repeatableReads` and several of them. As with any transaction, an
    * answer that is lost leaves the outcome `unknown`, and then the body does not run again.
    *
-   * @throws ConclaveError `conflict` after `attemptsMax` runs, `guard-failed`, `too-many-ops` for more than 127 keys, `unavailable`, `deadline-exceeded`,
+   * @throws ConclaveError `conflict` after `attemptsMax` runs, `guard-failed`, `too-many-operations` for more than 127 keys, `unavailable`, `deadline-exceeded`,
    * `cancelled`, …
    * @example
    * ```ts
@@ -167,7 +170,51 @@ export interface Namespace {
   view<IndexName extends string = never>(targets: Target | readonly Target[], options?: ViewOptions<IndexName>): Promise<View<IndexName>>;
 
   /**
+   * Follows the changes of some keys across restarts, and has each take effect once: what `body` returns for a delivery is written in one
+   * transaction with the cursor that remembers it. A run that ends in between, however it ends, leaves both or neither, and the next one goes on
+   * there. What `body` does outside of that transaction may be done again.
+   *
+   * Deliveries come one at a time. The first of a new cursor is a {@link ResyncDelivery} with everything there is; so is what comes after history
+   * that was compacted away while nobody consumed. Resolves when `signal` is aborted; an error of `body` ends it, and nothing of that delivery is written.
+   *
+   * @throws what `body` throws; ConclaveError `cursor-moved` when another consumer uses the cursor, `guard-failed`, `too-many-operations` for effects
+   * of more than 127 keys (etcd), `permission-denied`, `client-closed`, …
+   * @example
+   * ```ts
+   * await client.consume(prefix('orders/'), { cursor: 'billing/cursor', signal: shutdown.signal }, (delivery) => {
+   *   if (delivery.type === 'resync') return delivery.kvs.map((kv) => put(`bills/${kv.key}`, kv.value));
+   *   return delivery.events.map(({ type, key, value }) => (type === 'put' ? put(`bills/${key}`, value) : del(`bills/${key}`)));
+   * });
+   * ```
+   */
+  consume(target: Target, options: ConsumeOptions, body: ConsumeBody): Promise<void>;
+
+  /**
+   * Opens a session: a lease that is granted anew when it is lost, and keys that are put under each. Resolves when it is live.
+   *
+   * Its own key is `conclave/session/<lease id in hex>` of the namespace.
+   *
+   * @throws ConclaveError `deadline-exceeded` when it is not live in time, `permission-denied`, `lease-ttl-too-large`, `cancelled`, …; with `from`
+   * also `session-claimed` and `session-expired`
+   * @example
+   * ```ts
+   * await using session = await client.session({ ttlSeconds: 10 });
+   * session.hold('services/cart/7', '10.0.0.7:8080');
+   * ```
+   */
+  session(options?: SessionOptions): Promise<Session>;
+
+  /**
    * Makes an Observable that also iterates out of a source that calls back, as `watch` is made: for what is built on this client.
+   *
+   * @example
+   * ```ts
+   * const names = client.feed<string>((sink) => {
+   *   const subscription = client.watch(prefix('services/')).subscribe((event) => sink.next(event.key.slice('services/'.length)));
+   *   return { cancel: () => subscription.unsubscribe(), pause() {}, resume() {} };
+   * });
+   * names.subscribe((name) => console.log(name));
+   * ```
    */
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T>;
 
@@ -201,6 +248,11 @@ export interface Namespace {
    * Forgets the history before `revision`, of the whole store: reads and watches of it fail with `compacted` from then on.
    *
    * @throws ConclaveError `compacted`, `future-revision`, …
+   * @example
+   * ```ts
+   * const { revision } = await client.put('config/color', 'red');
+   * await client.compact(revision); // what the key held before is forgotten
+   * ```
    */
   compact(revision: Integer, options?: CompactOptions & RequestOptions): Promise<void>;
 }

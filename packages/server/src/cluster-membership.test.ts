@@ -8,7 +8,8 @@ import {
   type Member,
   type MethodDescriptor,
 } from '@conclave/protocol';
-import { SimulatedDisk, VirtualRuntime } from '@conclave/testing';
+import { VirtualRuntime } from '@conclave/testing';
+import { SimulatedDisk } from '@conclave/testing/simulation';
 import { loopback } from '@conclave/wire';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { firstEntryVersion, entryVersion as newestEntryVersion } from './apply/entry.ts';

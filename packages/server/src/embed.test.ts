@@ -13,7 +13,8 @@ import {
   WatchRequest,
   WatchResponse,
 } from '@conclave/protocol';
-import { SimulatedDisk, VirtualRuntime } from '@conclave/testing';
+import { VirtualRuntime } from '@conclave/testing';
+import { SimulatedDisk } from '@conclave/testing/simulation';
 import { type CallEnd, type Connection, systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
 import { afterEach, expect, test } from 'vitest';

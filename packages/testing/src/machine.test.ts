@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { Machine, VirtualRuntime } from './index.ts';
+import { VirtualRuntime } from './index.ts';
+import { Machine } from './simulation.ts';
 
 function machine(options: { readonly clockRate?: number; readonly quantumMs?: number } = {}) {
   const time = new VirtualRuntime({ seed: 1 });

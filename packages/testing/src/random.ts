@@ -3,8 +3,12 @@
  * Not for secrets.
  *
  * @example
+ * ```ts
  * const dice = new Random(42);
  * const face = dice.below(6) + 1; // 1 to 6, the same for every run with seed 42
+ * const fault = dice.pick(['crash', 'pause', 'partition']);
+ * if (dice.chance(0.1)) console.log(face, fault, dice.next(), dice.bytes(8));
+ * ```
  */
 export class Random {
   #a: number;

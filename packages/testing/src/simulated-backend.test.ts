@@ -1,6 +1,7 @@
 import type { Backend } from '@conclave/server';
 import { expect, test } from 'vitest';
-import { Machine, Random, SimulatedBackend, VirtualRuntime } from './index.ts';
+import { Random, VirtualRuntime } from './index.ts';
+import { Machine, SimulatedBackend } from './simulation.ts';
 
 const key = Buffer.from('k');
 

@@ -1,6 +1,7 @@
 import type { Disk, DiskFile } from '@conclave/server';
 import { describe, expect, test } from 'vitest';
-import { type CrashPolicy, Random, type SectorFate, SimulatedDisk, VirtualRuntime } from './index.ts';
+import { Random, VirtualRuntime } from './index.ts';
+import { type CrashPolicy, type SectorFate, SimulatedDisk } from './simulation.ts';
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString().replaceAll('\0', '');
 

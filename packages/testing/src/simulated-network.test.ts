@@ -1,7 +1,8 @@
 import type { PeerEvent, PeerPacket, Peers } from '@conclave/server';
 import type { CallEnd, Connection, Routes } from '@conclave/wire';
 import { describe, expect, test } from 'vitest';
-import { type LinkState, Machine, Random, SimulatedCalls, SimulatedPeers, VirtualRuntime } from './index.ts';
+import { Random, VirtualRuntime } from './index.ts';
+import { type LinkState, Machine, SimulatedCalls, SimulatedPeers } from './simulation.ts';
 
 const echo: Routes = new Map([['/t/echo', { kind: 'unary', handle: (request, _, reply) => reply.send(request) }]]);
 

@@ -16,7 +16,7 @@ export interface VirtualRuntimeOptions {
   readonly sharesTurns?: boolean;
 }
 
-export interface RunOptions {
+export interface VirtualRunOptions {
   /** Give up after this many virtual milliseconds. Default 60,000. */
   readonly deadlineMs?: number;
 }
@@ -33,10 +33,19 @@ export interface RunOptions {
  * An exception thrown by a timer or by an end-of-turn callback rejects the `advance` or `runUntil` that was driving.
  *
  * @example
+ * ```ts
  * const runtime = new VirtualRuntime({ seed: 7 });
  * let fired = false;
  * runtime.timer(5_000, () => { fired = true; });
  * await runtime.advance(5_000); // fired is true, no real second has passed
+ * runtime.suspend(60_000); // a closed lid
+ * runtime.stepWall(-1_000); // a time daemon
+ * console.log(runtime.monotonic(), runtime.boot(), new Date(runtime.wall())); // 5000 65000 …
+ * runtime.endOfTurn(() => console.log(runtime.random()));
+ * await runtime.runUntil(() => fired);
+ * const later = new Promise((resolve) => void runtime.timer(1_000, () => resolve('done')));
+ * console.log(await runtime.run(later)); // done
+ * ```
  */
 export class VirtualRuntime implements Runtime {
   readonly log: Logger;
@@ -106,7 +115,7 @@ export class VirtualRuntime implements Runtime {
    * Moves time from timer to timer until `condition` holds; it is asked once everything has settled. Rejects when the deadline passes first, or
    * when no timer is left that could ever make it true.
    */
-  async runUntil(condition: () => boolean, options: RunOptions = {}): Promise<void> {
+  async runUntil(condition: () => boolean, options: VirtualRunOptions = {}): Promise<void> {
     const allowed = options.deadlineMs ?? 60_000;
     const deadline = this.#now + allowed;
     await this.#drive(() => {
@@ -121,7 +130,7 @@ export class VirtualRuntime implements Runtime {
   }
 
   /** Moves time until the promise has settled, and returns or throws what it did. */
-  async run<T>(promise: Promise<T>, options: RunOptions = {}): Promise<T> {
+  async run<T>(promise: Promise<T>, options: VirtualRunOptions = {}): Promise<T> {
     let isSettled = false;
     const settled = (): void => {
       isSettled = true;

@@ -57,7 +57,9 @@ function certificate({ issuer, issuerKey, subject, key, extensions }: Contents):
     ...(extensions.length === 0 ? [] : [der(0xa3, sequence(...extensions))]),
   );
   const signed = sequence(body, algorithm, bitString(sign('sha256', body, issuerKey)));
-  return `-----BEGIN CERTIFICATE-----\n${signed.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+  // No empty line where the last one is full: OpenSSL refuses it.
+  const lines = signed.toString('base64').match(/.{1,64}/g) ?? [];
+  return ['-----BEGIN CERTIFICATE-----', ...lines, '-----END CERTIFICATE-----', ''].join('\n');
 }
 
 /** Basic constraints, critical: an authority. */

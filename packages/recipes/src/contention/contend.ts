@@ -25,7 +25,8 @@ export interface ContendOptions {
   readonly ttlSeconds?: number | undefined;
   /**
    * Stand on this lease instead of one of its own. It saves two round trips, and ties the place to whatever else the lease holds. A lease has
-   * one place in a queue: a second attempt on the same name rejects with `lease-in-use`. Default: a lease is granted, and revoked at the end.
+   * one place in a queue: a second attempt on the same name rejects with `lease-in-use`. With the lease of a session that was taken over from
+   * another process, the place that it had there is gone on with: the same token, without leaving the queue. Default: a lease is granted, and revoked at the end.
    */
   readonly lease?: Lease | undefined;
   /** Gives up waiting when aborted: rejects with `cancelled` and leaves nothing behind. Default: none. */
@@ -147,10 +148,22 @@ async function enqueue({ client, name, key: own, lease }: Place, value: string |
   const isFirst = result[1].kvs[0]?.key === own;
   if (result.succeeded) return { token: revision, isFirst, revision };
   const [existing] = result;
-  if (!isRepeat || existing === undefined) {
-    throw leaseInUse(lease, name);
+  // A lease that was taken over brings the places of the process before; within this one `claim` lets nobody take a place twice.
+  if (existing === undefined || !(isRepeat || lease.isTakenOver)) throw leaseInUse(lease, name);
+  const token = existing.createRevision;
+  if (!isSame(existing.valueBytes, value)) {
+    const mine = key(own).createRevision.equals(token);
+    await client
+      .txn()
+      .if(mine)
+      .then(put(own, value, { lease }))
+      .commit();
   }
-  return { token: existing.createRevision, isFirst, revision };
+  return { token, isFirst, revision };
+}
+
+function isSame(stored: Uint8Array, value: string | Uint8Array): boolean {
+  return Buffer.compare(stored, Buffer.from(value)) === 0;
 }
 
 function leaseInUse(lease: Lease, name: string): ConclaveError {
@@ -168,7 +181,7 @@ async function enterIfEmpty({ client, name, key: own, lease }: Place, isRepeat: 
   const { revision } = result;
   if (result.succeeded) return { token: revision, isFirst: true, revision };
   const oldest = result.responses[0].kvs[0];
-  if (!isRepeat || oldest?.key !== own) return undefined;
+  if (!(isRepeat || lease.isTakenOver) || oldest?.key !== own) return undefined;
   return { token: oldest.createRevision, isFirst: true, revision };
 }
 
@@ -245,7 +258,7 @@ async function persist<Result>(
 async function leaveSoon(place: Place, sent: Promise<Entry | undefined>): Promise<void> {
   const { client } = place;
   const left = leaveWith(place, sent).catch((error: unknown) => {
-    client.runtime.log.warn({ error, key: place.key }, 'a place in a queue was not given back; it ends with its lease');
+    client.runtime.log.warn({ err: error, key: place.key }, 'a place in a queue was not given back; it ends with its lease');
   });
   let stop: (() => void) | undefined;
   const patience = new Promise<void>((resolve) => {

@@ -148,7 +148,7 @@ export class Held implements AsyncDisposable {
       return;
     }
     this.#release ??= leave(this.place).catch((error: unknown) => {
-      client.runtime.log.warn({ error, key: own }, `the lease of a lost ${kind.noun} was not revoked; it ends with its time`);
+      client.runtime.log.warn({ err: error, key: own }, `the lease of a lost ${kind.noun} was not revoked; it ends with its time`);
     });
   }
 
@@ -170,7 +170,7 @@ export class Held implements AsyncDisposable {
       error: (error: unknown) => {
         if (isConclaveError(error, 'compacted')) void this.#lookAgain();
         // The lease still tells of every other loss.
-        else client.runtime.log.warn({ error, key: this.key }, `the key of a held ${kind.noun} is no longer watched`);
+        else client.runtime.log.warn({ err: error, key: this.key }, `the key of a held ${kind.noun} is no longer watched`);
       },
     });
     this.#stopWatching = () => subscription.unsubscribe();
@@ -187,7 +187,7 @@ export class Held implements AsyncDisposable {
         return;
       } catch (error) {
         if (!isTransient(error)) {
-          client.runtime.log.warn({ error, key: this.key }, `the key of a held ${this.place.kind.noun} is no longer watched`);
+          client.runtime.log.warn({ err: error, key: this.key }, `the key of a held ${this.place.kind.noun} is no longer watched`);
           return;
         }
         await new Promise<void>((resolve) => void client.runtime.timer(pauseMs(client, attempt), resolve, { background: true }));
@@ -203,6 +203,8 @@ export class Held implements AsyncDisposable {
 export async function leave(place: Place): Promise<void> {
   if (place.ownsLease) return await place.lease.revoke();
   const { client, kind, lease, key: own, token } = place;
+  // The place went with it, and is another process's.
+  if (lease.state === 'handed-over') return;
   const scope = new Scope(client, kind, undefined, undefined);
   for (let attempt = 0; ; attempt += 1) {
     try {

@@ -36,7 +36,7 @@ export async function lead(
     } catch (error) {
       if (isStopped() && isConclaveError(error, 'cancelled')) return;
       if (!isTransient(error) && !isConclaveError(error, electionKind.lost)) throw error;
-      client.runtime.log.warn({ error, election: name }, 'campaigning again');
+      client.runtime.log.warn({ err: error, election: name }, 'campaigning again');
       await pause(client, attempt, signal);
       attempt += 1;
       continue;
@@ -63,7 +63,7 @@ async function term(
   } catch (error) {
     // A body that was told to stop may say so in its own way.
     if (leadership.isHeld) throw error;
-    client.runtime.log.warn({ error, election: leadership.name }, 'the body ended with an error after its leadership');
+    client.runtime.log.warn({ err: error, election: leadership.name }, 'the body ended with an error after its leadership');
   } finally {
     signal?.removeEventListener('abort', onAbort);
     await leadership[Symbol.asyncDispose]();

@@ -8,7 +8,17 @@ export interface CampaignOptions extends ContendOptions {
   readonly value?: Value | undefined;
 }
 
-/** A leadership, until it is resigned or lost. */
+/**
+ * A leadership, until it is resigned or lost.
+ *
+ * @example
+ * ```ts
+ * const leadership = await campaign(client, 'scheduler', { value: 'starting' });
+ * await leadership.proclaim('10.0.0.7:8080'); // what observers see from now on
+ * leadership.assertHeld();
+ * await leadership.resign();
+ * ```
+ */
 export class Leadership extends Held {
   /**
    * Changes what observers see, without giving up the leadership.
@@ -50,6 +60,8 @@ export class Leadership extends Held {
  * @throws ConclaveError `campaign-timeout`, `cancelled`, `leadership-lost`, `lease-in-use`, `unavailable`, `deadline-exceeded`
  * @example
  * ```ts
+ * import { hostname } from 'node:os';
+ *
  * const leadership = await campaign(client, 'scheduler', { value: hostname() });
  * leadership.signal.addEventListener('abort', () => scheduler.stop());
  * ```

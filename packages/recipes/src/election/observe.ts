@@ -26,7 +26,8 @@ export async function leader(client: Namespace, name: string, options?: RequestO
 }
 
 /**
- * Follows who leads the election `name`: the present leader, then each change of leader and each proclamation; undefined while nobody leads. It goes on across lost connections and compaction; of what changed meanwhile only the result may be told.
+ * Follows who leads the election `name`: the present leader, then each change of leader and each proclamation; undefined while nobody leads. It
+ * goes on across lost connections and compaction; of what changed meanwhile only the result may be told. Completes when the client is closed.
  *
  * @throws ConclaveError `permission-denied`, `cancelled`, … as the error of the Observable or loop
  * @example
@@ -77,7 +78,10 @@ class Observation {
       this.#tell();
       this.#watch(target, revision + 1n);
     } catch (error) {
-      if (!signal.aborted) this.#sink.error(error);
+      if (signal.aborted) return;
+      // As a watch does: it is over, and nothing went wrong.
+      if (isConclaveError(error, 'client-closed')) this.#sink.complete();
+      else this.#sink.error(error);
     }
   }
 

@@ -5,7 +5,20 @@ import { lockKind, recipeError } from '../contention/kind.ts';
 
 export interface LockOptions extends ContendOptions {}
 
-/** A lock that is held, until it is released or lost. */
+/**
+ * A lock that is held, until it is released or lost.
+ *
+ * @example
+ * ```ts
+ * const held = await lock(client, 'jobs/nightly');
+ * try {
+ *   held.assertHeld(); // looks at the clock
+ *   await client.txn().if(held.guard).then(put('report', 'done')).commit();
+ * } finally {
+ *   await held.release();
+ * }
+ * ```
+ */
 export class Lock extends Held {
   /**
    * Gives the lock back. Idempotent. When it rejects, the release is in doubt; the lock is free at the latest when its lease ends.

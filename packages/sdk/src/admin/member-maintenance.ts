@@ -99,7 +99,8 @@ export class MemberMaintenance {
    * @throws ConclaveError `compacted`, `future-revision`, `unavailable`, `deadline-exceeded`, …
    * @example
    * ```ts
-   * const { hash } = await client.maintenance.at('127.0.0.1:2379').hashKv({ revision: 42n });
+   * const { revision } = await client.put('config/color', 'red');
+   * const { hash } = await client.maintenance.at('127.0.0.1:2379').hashKv({ revision });
    * ```
    */
   async hashKv(options?: HashKvOptions): Promise<KvHash> {

@@ -2,7 +2,9 @@ import { createHash } from 'node:crypto';
 import { Maintenance, SnapshotResponse } from '@conclave/protocol';
 import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
 import { onAbort } from '../connection/abort.ts';
+import { heldBack } from '../connection/call-errors.ts';
 import type { Engine } from '../connection/engine.ts';
+import { Passage } from '../connection/passage.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import type { Slot } from '../connection/slot.ts';
 import { anonymous, refusalsMax, type Token } from '../connection/token.ts';
@@ -25,6 +27,7 @@ export interface SnapshotOptions extends RequestOptions {
 }
 
 const checksumBytes = 32;
+const { snapshot } = Maintenance.methods;
 
 /** The file's bytes, its checksum included, which is given out last and only if it is right. */
 export async function* snapshotOf(engine: Engine, options: SnapshotOptions): AsyncGenerator<Uint8Array, void, undefined> {
@@ -82,6 +85,9 @@ class SnapshotCall {
   #stream: ClientStream | undefined;
   #timer: Timer | undefined;
   #stopListening: () => void = () => {};
+  #passage: Passage | undefined;
+  /** Whether the middleware let it pass, if there is any. */
+  #hasPassed = true;
   #isEnded = false;
   /** How many tokens in a row were refused. */
   #refusals = 0;
@@ -100,11 +106,31 @@ class SnapshotCall {
   }
 
   #begin(signal: AbortSignal | undefined): void {
-    const leftMs = this.#engine.deadlineOf(this.#options.deadlineMs) - this.#engine.runtime.monotonic();
-    if (leftMs < Number.POSITIVE_INFINITY) this.#timer = this.#engine.runtime.timer(leftMs, () => this.#end(this.#lateError()));
+    const { middleware, runtime } = this.#engine;
+    const leftMs = this.#engine.deadlineOf(this.#options.deadlineMs) - runtime.monotonic();
+    if (leftMs < Number.POSITIVE_INFINITY) this.#timer = runtime.timer(leftMs, () => this.#end(this.#lateError()));
     if (signal !== undefined) this.#stopListening = onAbort(signal, () => this.#end(cancelled(signal)));
     this.#engine.parked.add(this);
-    this.onReady();
+    if (middleware === undefined) {
+      this.onReady();
+      return;
+    }
+    const init = {
+      kind: 'stream',
+      path: snapshot.path,
+      isRepeatable: true,
+      deadline: Number.POSITIVE_INFINITY,
+      request: undefined,
+    } as const;
+    this.#hasPassed = false;
+    this.#passage = new Passage(middleware, runtime, init);
+    this.#passage.enter({
+      onPassed: () => {
+        this.#hasPassed = true;
+        if (!this.#isEnded) this.onReady();
+      },
+      onRefused: (error) => this.#end(error),
+    });
   }
 
   onReady(): void {
@@ -145,9 +171,10 @@ class SnapshotCall {
   #open(slot: Slot, token: Token): void {
     this.#slot = slot;
     slot.begin(false);
+    this.#passage?.attempt(slot.address);
     this.#stream = slot.connection.stream(
-      Maintenance.methods.snapshot.path,
-      { metadata: token.call },
+      snapshot.path,
+      { metadata: this.#passage?.metadata(token.call) ?? token.call },
       {
         onMessage: (bytes) => {
           slot.hear();
@@ -156,7 +183,7 @@ class SnapshotCall {
         onEnd: (end) => this.#onEnd(end, token),
       },
     );
-    this.#stream.write(Maintenance.methods.snapshot.input.encode({}));
+    this.#stream.write(snapshot.input.encode({}));
     this.#stream.halfClose();
   }
 
@@ -168,6 +195,7 @@ class SnapshotCall {
       return;
     }
     // It is refused before anything is sent.
+    this.#passage?.fail(end.code, end.message);
     this.#slot = undefined;
     slot.end(false, true);
     this.#engine.authenticator?.refuse(token);
@@ -194,10 +222,12 @@ class SnapshotCall {
     this.#engine.authenticator?.forget(this);
     this.#slot?.end(false, true);
     this.#stream?.cancel();
+    this.#passage?.end(error);
     this.#queue.end(error === undefined ? {} : { error });
   }
 
   #lateError(): ConclaveError {
+    if (!this.#hasPassed) return heldBack();
     const code = this.#stream === undefined ? 'unavailable' : 'deadline-exceeded';
     const message = this.#stream === undefined ? 'the member could not be reached in time' : 'the member did not begin a snapshot in time';
     return new ConclaveError({ code, message, outcome: 'not-applied' });

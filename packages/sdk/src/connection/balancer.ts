@@ -1,4 +1,5 @@
 import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
+import type { EndpointJournal } from './endpoint-journal.ts';
 import { type Preferences, turnOf } from './preference.ts';
 import { type KeepaliveSettings, Slot, type SlotListener } from './slot.ts';
 
@@ -14,7 +15,10 @@ export interface Waiter {
   onReady(): void;
 }
 
-export interface BalancerListener extends Pick<SlotListener, 'onProbe'> {
+/** Whoever hears of all endpoints. */
+export interface BalancerOwner extends Pick<SlotListener, 'onProbe'> {
+  readonly journal: EndpointJournal;
+  /** The status is another. */
   onChange(): void;
 }
 
@@ -41,7 +45,7 @@ export class Balancer {
   /** No longer chosen from: each ends with what is still under way on it. */
   #retired: readonly Slot[] = [];
   readonly #waiters = new Set<Waiter>();
-  readonly #onChange: () => void;
+  readonly #owner: BalancerOwner;
   #preferences: Preferences | undefined;
   /** Those to choose from, in turn; one that is to be chosen more often is in it more often. */
   #ready: readonly Slot[] = [];
@@ -53,11 +57,16 @@ export class Balancer {
     transport: Transport,
     runtime: Runtime,
     settings: KeepaliveSettings,
-    { onChange, onProbe }: BalancerListener,
+    owner: BalancerOwner,
   ) {
-    this.#onChange = onChange;
+    this.#owner = owner;
     this.#preferences = preferences;
-    const listener = { onState: () => this.#onState(), onSuspicion: () => this.#select(), onProbe };
+    const listener: SlotListener = {
+      onChange: (address, state, failure) => owner.journal.change(address, state, failure),
+      onState: () => this.#onState(),
+      onSuspicion: () => this.#select(),
+      onProbe: (slot, done) => owner.onProbe(slot, done),
+    };
     this.#open = (address) => new Slot(address, transport, runtime, settings, listener);
     this.#wanted = new Set(addresses);
     this.#slots = addresses.map(this.#open);
@@ -71,6 +80,7 @@ export class Balancer {
   update({ addresses, preferences }: Choice): void {
     if (this.#isClosed) return;
     this.#preferences = preferences;
+    this.#owner.journal.replace([...this.#wanted], addresses);
     this.#wanted = new Set(addresses);
     const known = new Set(this.#slots.map(({ address }) => address));
     const added = addresses.filter((address) => !known.has(address)).map(this.#open);
@@ -139,7 +149,7 @@ export class Balancer {
     if (this.#isClosed) return;
     this.#retire();
     this.#select();
-    this.#onChange();
+    this.#owner.onChange();
     if (this.#ready.length > 0) this.#release();
     else if (this.#waiters.size > 0) for (const slot of this.#slots) slot.wake();
   }

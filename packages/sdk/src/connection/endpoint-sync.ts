@@ -58,9 +58,9 @@ export class EndpointSync {
     const again = (): void => {
       if (!this.#engine.isClosed) this.#timer = runtime.timer(intervalMs, () => this.repeat(intervalMs), { background: true });
     };
-    this.sync().then(again, (error: unknown) => {
+    this.sync().then(again, (err: unknown) => {
       if (!this.#engine.isClosed)
-        runtime.log.warn({ error }, 'it could not be found out where the members are; going on with the endpoints known so far');
+        runtime.log.warn({ err }, 'it could not be found out where the members are; going on with the endpoints known so far');
       again();
     });
   }
@@ -91,8 +91,8 @@ export class EndpointSync {
       again();
       return;
     }
-    this.sync().then(again, (error: unknown) => {
-      this.#engine.runtime.log.warn({ error }, 'no endpoint can be reached, and it could not be found out where the members are');
+    this.sync().then(again, (err: unknown) => {
+      this.#engine.runtime.log.warn({ err }, 'no endpoint can be reached, and it could not be found out where the members are');
       again();
     });
   }

@@ -1,8 +1,11 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
+import type { Meter } from '../metrics/meter.ts';
 import { Authenticator, authenticateProcedure, type Credentials, callersTokens, type Login } from './authenticator.ts';
 import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
+import { EndpointJournal } from './endpoint-journal.ts';
+import type { Middleware } from './middleware.ts';
 import { probe } from './probe.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
@@ -20,6 +23,8 @@ export interface EngineOptions {
   /** The transport speaks TLS. */
   readonly isSecure: boolean;
   readonly credentials?: Credentials | undefined;
+  readonly middleware?: readonly Middleware[] | undefined;
+  readonly meter?: Meter | undefined;
 }
 
 const timerMaxMs = 2 ** 31 - 1;
@@ -32,21 +37,27 @@ export class Engine implements CallHost {
   readonly authenticator: Authenticator | undefined;
   readonly parked: Set<Closable> = new Set();
   readonly order: ReadOrder | undefined;
+  readonly middleware: readonly Middleware[] | undefined;
+  readonly meter: Meter | undefined;
   readonly #options: EngineOptions;
   readonly #members = new Map<string, Engine>();
   readonly #deadlineMs: number;
   readonly #parts = new Set<Closable>();
   readonly #statusListeners = new Set<(status: ClientStatus) => void>();
   #isClosed = false;
+  #isRefused = false;
 
   constructor(options: EngineOptions) {
     this.runtime = options.runtime;
     this.isSecure = options.isSecure;
+    this.middleware = options.middleware?.length === 0 ? undefined : options.middleware;
+    this.meter = options.meter;
     this.#options = options;
     this.#deadlineMs = options.deadlineMs;
     this.order = options.ordered ? new ReadOrder() : undefined;
-    this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#tellStatus());
+    this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#onRefusal());
     this.balancer = new Balancer(options.choice, options.transport, options.runtime, options.keepalive, {
+      journal: new EndpointJournal(options.runtime.log, options.meter),
       onChange: () => this.#tellStatus(),
       onProbe: (slot, done) => probe(slot, this.runtime, (this.authenticator?.token ?? anonymous).call, done),
     });
@@ -126,7 +137,21 @@ export class Engine implements CallHost {
     const { username: name, password } = credentials;
     // Those who wait for the token have deadlines of their own.
     const options = { deadlineMs: Number.POSITIVE_INFINITY };
-    return (resolve, reject) => this.start(authenticateProcedure, { name, password }, undefined, options, resolve, reject);
+    return (resolve, reject) => {
+      const onToken = (token: string): void => {
+        this.runtime.log.info({ user: name }, 'a token was obtained');
+        resolve(token);
+      };
+      return this.start(authenticateProcedure, { name, password }, undefined, options, onToken, reject);
+    };
+  }
+
+  #onRefusal(): void {
+    const err = this.authenticator?.refusal;
+    // The log is told when it begins, not each time it is tried again.
+    if (err !== undefined && !this.#isRefused) this.runtime.log.warn({ err }, 'the server does not accept the credentials');
+    this.#isRefused = err !== undefined;
+    this.#tellStatus();
   }
 
   #tellStatus(): void {

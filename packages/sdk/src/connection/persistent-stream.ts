@@ -1,8 +1,10 @@
 import type { CallEnd, ClientStream, Timer } from '@conclave/wire';
-import type { ConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, refusesToken } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
 import type { Engine } from './engine.ts';
+import { askMember } from './member-question.ts';
+import { Passage } from './passage.ts';
 import type { MovableStream, Slot } from './slot.ts';
 import { anonymous, refusalsMax, type Token } from './token.ts';
 
@@ -35,6 +37,9 @@ export class PersistentStream implements MovableStream {
   #refusals = 0;
   #avoid: Slot | undefined;
   #timer: Timer | undefined;
+  /** That of the present stream, or of the next. */
+  #passage: Passage | undefined;
+  #hasPassed = false;
   #isPaused = false;
   #isClosed = false;
 
@@ -47,7 +52,7 @@ export class PersistentStream implements MovableStream {
 
   /** Starts. Not done by the constructor, so that the handler can hold the stream when `onOpen` is called. */
   open(): void {
-    if (this.#isClosed || this.#stream !== undefined) return;
+    if (this.#isClosed || this.#stream !== undefined || !this.#mayPass()) return;
     const { balancer, authenticator } = this.#engine;
     const slot = balancer.pick(this.#avoid);
     const token = authenticator === undefined ? anonymous : authenticator.token;
@@ -73,6 +78,11 @@ export class PersistentStream implements MovableStream {
     return this.#stream !== undefined;
   }
 
+  /** Where the stream goes; undefined: it is not open. */
+  get endpoint(): string | undefined {
+    return this.#slot?.address;
+  }
+
   /** Sends if the stream is open; what is sent while it is not is the handler's to say again in `onOpen`. */
   write(bytes: Uint8Array): void {
     this.#stream?.write(bytes);
@@ -86,10 +96,8 @@ export class PersistentStream implements MovableStream {
     const stream = this.#stream;
     const slot = this.#slot;
     if (stream === undefined || slot === undefined) return;
-    const deadline = this.#engine.runtime.monotonic() + timeoutMs;
-    slot.begin(true);
-    slot.connection.unary(path, request, { deadline, metadata: (this.#token ?? anonymous).call }, (end, response) => {
-      slot.end(true, end.code === 0);
+    const { call: metadata } = this.#token ?? anonymous;
+    askMember(this.#engine, slot, { path, request, metadata, timeoutMs }, (response) => {
       if (this.#stream === stream) done(response);
     });
   }
@@ -109,7 +117,7 @@ export class PersistentStream implements MovableStream {
     const stream = this.#stream;
     const slot = this.#slot;
     if (stream === undefined || slot === undefined) return;
-    this.#forget(slot, false);
+    this.#forget(slot, false, broken('unavailable', 'an answer was overdue'));
     slot.suspect();
     stream.cancel();
     this.#afterLoss(undefined);
@@ -122,7 +130,7 @@ export class PersistentStream implements MovableStream {
   renewToken(): boolean {
     const stream = this.#stream;
     if (stream === undefined || this.#slot === undefined || !this.#refuseToken()) return false;
-    this.#forget(this.#slot, true);
+    this.#forget(this.#slot, true, broken('unauthenticated', 'the server did not take the token any longer'));
     stream.cancel();
     this.#afterLoss(undefined);
     return true;
@@ -139,8 +147,39 @@ export class PersistentStream implements MovableStream {
     this.#engine.balancer.forget(this);
     this.#engine.authenticator?.forget(this);
     const stream = this.#stream;
-    if (this.#slot !== undefined) this.#forget(this.#slot, false);
+    if (this.#slot !== undefined) this.#forget(this.#slot, false, undefined);
+    else this.#endPassage(undefined);
     stream?.cancel();
+  }
+
+  /** Whether the middleware has let the next stream pass. If not, opens it once it does. */
+  #mayPass(): boolean {
+    const { middleware, runtime } = this.#engine;
+    if (middleware === undefined || this.#hasPassed) return true;
+    if (this.#passage !== undefined) return false;
+    const init = { kind: 'stream', path: this.#path, isRepeatable: true, deadline: Number.POSITIVE_INFINITY, request: undefined } as const;
+    const passage = new Passage(middleware, runtime, init);
+    this.#passage = passage;
+    passage.enter({
+      onPassed: () => {
+        if (this.#passage !== passage) return;
+        this.#hasPassed = true;
+        this.open();
+      },
+      onRefused: (error) => {
+        if (this.#passage !== passage) return;
+        this.#endPassage(error);
+        this.onRefused(error);
+      },
+    });
+    return false;
+  }
+
+  #endPassage(error: ConclaveError | undefined): void {
+    const passage = this.#passage;
+    this.#passage = undefined;
+    this.#hasPassed = false;
+    passage?.end(error);
   }
 
   #openOn(slot: Slot, token: Token): void {
@@ -148,7 +187,8 @@ export class PersistentStream implements MovableStream {
     this.#token = token;
     slot.begin(false);
     slot.carry(this);
-    const options = { metadata: token.stream };
+    this.#passage?.attempt(slot.address);
+    const options = { metadata: this.#passage?.metadata(token.stream) ?? token.stream };
     const stream: ClientStream = slot.connection.stream(this.#path, options, {
       onMessage: (bytes) => {
         if (this.#stream !== stream) return;
@@ -171,7 +211,7 @@ export class PersistentStream implements MovableStream {
   #onEnd(slot: Slot, end: CallEnd): void {
     const isTokenRefused = refusesToken(end.code, end.message) && this.#engine.authenticator !== undefined;
     const mayRenew = isTokenRefused && this.#refuseToken();
-    this.#forget(slot, !end.notProcessed);
+    this.#forget(slot, !end.notProcessed, end.code === 0 ? undefined : fromCallEnd(end, false));
     if (isTokenRefused && !mayRenew) this.onRefused(fromCallEnd(end, false));
     else this.#afterLoss(isTokenRefused ? undefined : end);
   }
@@ -194,11 +234,17 @@ export class PersistentStream implements MovableStream {
     this.#timer = this.#engine.runtime.timer(this.#backoff.next(), () => this.open());
   }
 
-  #forget(slot: Slot, heard: boolean): void {
+  /** `error` is why the stream is gone, for those who watch; undefined: nothing went wrong. */
+  #forget(slot: Slot, heard: boolean, error: ConclaveError | undefined): void {
     this.#stream = undefined;
     this.#slot = undefined;
     this.#avoid = slot;
     slot.drop(this);
     slot.end(false, heard);
+    this.#endPassage(error);
   }
+}
+
+function broken(code: 'unavailable' | 'unauthenticated', message: string): ConclaveError {
+  return new ConclaveError({ code, message, outcome: 'not-applied' });
 }

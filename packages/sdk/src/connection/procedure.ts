@@ -1,6 +1,8 @@
 import type { MessageCodec, Runtime } from '@conclave/wire';
 import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
+import type { Meter } from '../metrics/meter.ts';
 import type { Balancer } from './balancer.ts';
+import type { Middleware } from './middleware.ts';
 import type { ReadOrder } from './read-order.ts';
 import type { TokenSource } from './token.ts';
 
@@ -49,6 +51,10 @@ export interface CallHost {
   readonly isClosed: boolean;
   /** Present if reads must not go back. */
   readonly order: ReadOrder | undefined;
+  /** Every call passes through it. Undefined: there is none. */
+  readonly middleware: readonly Middleware[] | undefined;
+  /** Undefined: nothing is measured. */
+  readonly meter: Meter | undefined;
   /** The instant at which a call made now, with this time limit, ends. */
   deadlineOf(deadlineMs: number | undefined): number;
   closedError(outcome?: Outcome): ConclaveError;

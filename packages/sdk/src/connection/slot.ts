@@ -28,6 +28,8 @@ export function clampKeepalive(keepaliveMs = 10_000, keepaliveTimeoutMs = 2_000)
 }
 
 export interface SlotListener {
+  /** What becomes of the connection, for the record. */
+  onChange(address: string, state: ConnectionState, failure: string | undefined): void;
   onState(): void;
   /** `isSuspect` changed. */
   onSuspicion(): void;
@@ -231,12 +233,13 @@ export class Slot {
       this.#isAttempt = false;
       this.#breaker.reset();
     }
+    if (state === 'failed') this.#failure = this.#connection.failure ?? 'the connection failed';
+    this.#listener.onChange(this.address, state, this.#failure);
     if (state === 'failed' && this.#isRetired) {
       this.close();
       return;
     }
     if (state === 'failed') {
-      this.#failure = this.#connection.failure ?? 'the connection failed';
       this.#isUnreachable = this.#isAttempt;
       this.#isAttempt = true;
       this.#setRetryTimer(this.#backoff.next(), true);
@@ -332,6 +335,7 @@ export class Slot {
     this.#isUnreachable = this.#isAttempt;
     this.#isAttempt = true;
     const old = this.#connection;
+    this.#listener.onChange(this.address, 'failed', why);
     this.#unsubscribe();
     this.#clearConnectTimer();
     this.#isPinging = false;

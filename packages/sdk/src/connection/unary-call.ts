@@ -3,8 +3,9 @@ import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isAnswer, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
-import { describeEndpoints } from './balancer.ts';
+import { cancelled, heldBack, stale, unreachable } from './call-errors.ts';
 import { type Attempt, Hedges } from './hedges.ts';
+import { Passage } from './passage.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
 import type { AwaitedCall, Slot } from './slot.ts';
@@ -49,6 +50,9 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   #backoff: Backoff | undefined;
   #timer: Timer | undefined;
   #stopListening: (() => void) | undefined;
+  readonly #passage: Passage | undefined;
+  /** When it began, if that is measured; NaN: it has not. */
+  #startedAt = Number.NaN;
 
   constructor(
     host: CallHost,
@@ -68,6 +72,9 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#seen = host.order?.highest ?? 0;
     this.#resolve = resolve;
     this.#reject = reject;
+    if (host.middleware === undefined) return;
+    const { path, isRepeatable } = procedure;
+    this.#passage = new Passage(host.middleware, host.runtime, { kind: 'unary', path, isRepeatable, deadline: this.#deadline, request });
   }
 
   start(): void {
@@ -77,12 +84,27 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     }
     if (this.#signal !== undefined) {
       if (this.#signal.aborted) {
-        this.#fail(this.#cancelledError('not-applied'));
+        this.#fail(cancelled(this.#signal, 'not-applied'));
         return;
       }
       this.#stopListening = onAbort(this.#signal, () => this.cancel());
     }
-    this.#attempt(undefined);
+    if (this.#host.meter !== undefined) this.#startedAt = this.#host.meter.callStarted();
+    if (this.#passage === undefined) this.#attempt(undefined);
+    else this.#pass(this.#passage);
+  }
+
+  /** Goes out once the middleware lets it, at most until the deadline. */
+  #pass(passage: Passage): void {
+    let hasPassed = false;
+    passage.enter({
+      onPassed: () => {
+        hasPassed = true;
+        this.#attempt(undefined);
+      },
+      onRefused: (error) => this.#fail(error),
+    });
+    if (!hasPassed && !this.#isSettled) this.#park(() => this.#fail(heldBack()));
   }
 
   /** Gives the call up. An answer that is already on its way in still counts. */
@@ -90,7 +112,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     if (this.#isSettled || this.#isCancelled) return;
     this.#isCancelled = true;
     if (this.#call !== undefined) this.#call.cancel();
-    else this.#fail(this.#cancelledError('not-applied'));
+    else this.#fail(cancelled(this.#signal, 'not-applied'));
   }
 
   /** The client closes. A call under way is ended by its connection; this is for those that wait. */
@@ -126,15 +148,19 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     if (authenticator === undefined || this.#procedure.isAnonymous === true) return true;
     this.#token = authenticator.token;
     if (this.#token !== undefined) return true;
-    this.#park(() => this.#fail(this.#host.balancer.pick() === undefined ? this.#unreachableError() : notIdentified()));
+    this.#park(() =>
+      this.#fail(this.#host.balancer.pick() === undefined ? unreachable(this.#host.balancer.status(), this.#failure) : notIdentified()),
+    );
     authenticator.wait(this);
     return false;
   }
 
   #send(slot: Slot): void {
+    if (this.#slot !== undefined) this.#noteRepeat(slot);
     this.#slot = slot;
     this.#isSlow = false;
     slot.begin(true, this);
+    this.#passage?.attempt(slot.address);
     this.#procedure.onSend?.(this.#context);
     const call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) => {
       if (this.#call === call) this.#onDone(slot, end, response);
@@ -153,7 +179,9 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#hedges ??= new Hedges();
     const slot = this.#hedges.next(this.#host, this.#slot as Slot);
     if (slot === undefined) return;
+    this.#noteRepeat(slot);
     slot.begin(true, this);
+    this.#passage?.attempt(slot.address);
     const call = slot.connection.unary(path, this.#request, this.#callOptions(), (end, response) => {
       if (this.#call === call) this.#onDone(slot, end, response);
       else this.#onHedgeDone({ slot, call }, end, response);
@@ -161,10 +189,18 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#hedges.add({ slot, call });
   }
 
+  #noteRepeat(slot: Slot): void {
+    const { path } = this.#procedure;
+    const { code: grpcCode, message: reason } = this.#failure ?? {};
+    this.#host.meter?.callRepeated(path);
+    this.#host.runtime.log.debug({ path, endpoint: slot.address, grpcCode, reason }, 'a call is sent once more');
+  }
+
   #callOptions(): CallOptions {
     const isTimed = this.#deadline !== Number.POSITIVE_INFINITY;
-    if (this.#token === undefined) return isTimed ? { deadline: this.#deadline } : noOptions;
-    const metadata = this.#token.call;
+    const own = this.#token?.call;
+    const metadata = this.#passage === undefined ? own : this.#passage.metadata(own);
+    if (metadata === undefined) return isTimed ? { deadline: this.#deadline } : noOptions;
     return isTimed ? { deadline: this.#deadline, metadata } : { metadata };
   }
 
@@ -176,6 +212,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
       this.#succeed(response as Uint8Array, slot);
       return;
     }
+    this.#passage?.fail(end.code, end.message);
     const next = this.#host.isClosed || this.#isCancelled || !this.#mayRepeat(end) ? undefined : this.#hedges?.shift();
     if (next !== undefined) {
       this.#slot = next.slot;
@@ -184,7 +221,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     }
     this.#dropHedges();
     if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
-    else if (this.#isCancelled) this.#fail(this.#cancelledError(this.#outcomeOf(end)));
+    else if (this.#isCancelled) this.#fail(cancelled(this.#signal, this.#outcomeOf(end)));
     else if (this.#mayRenew(end)) this.#renew(end, slot);
     else if (this.#mayRepeat(end)) this.#retry(end, slot);
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
@@ -265,12 +302,13 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
 
   /** The member that answered is behind. */
   #askAnother(slot: Slot): void {
+    this.#passage?.fail(0, 'the answer was from before what this client has seen');
     const isFirst = this.#backoff === undefined;
     this.#backoff ??= new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
     const delayMs = isFirst && this.#host.balancer.hasOther(slot) ? 0 : this.#backoff.next();
     if (this.#host.isClosed) this.#fail(this.#host.closedError());
-    else if (this.#isCancelled) this.#fail(this.#cancelledError('not-applied'));
-    else if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) this.#fail(this.#staleError());
+    else if (this.#isCancelled) this.#fail(cancelled(this.#signal, 'not-applied'));
+    else if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) this.#fail(stale(this.#seen));
     else if (delayMs === 0) this.#attempt(slot);
     else {
       this.#host.parked.add(this);
@@ -280,7 +318,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
 
   /** Waits for an endpoint, at most until the deadline. */
   #wait(): void {
-    this.#park(() => this.#fail(this.#unreachableError()));
+    this.#park(() => this.#fail(unreachable(this.#host.balancer.status(), this.#failure)));
     this.#host.balancer.wait(this);
   }
 
@@ -309,50 +347,34 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
         this.#askAnother(slot);
         return;
       }
+      this.#host.meter?.see(this.#procedure.revision?.(response) ?? 0);
       result = this.#procedure.result(response, this.#context);
     } catch (cause) {
       const outcome = this.#procedure.isRepeatable ? 'not-applied' : 'applied';
       this.#fail(new ConclaveError({ code: 'internal', message: `${this.#procedure.path}: unreadable response`, outcome, cause }));
       return;
     }
-    this.#settle();
+    this.#settle(undefined);
     this.#resolve(result);
   }
 
   #fail(error: ConclaveError): void {
     if (this.#isSettled) return;
     this.#stopWaiting();
-    this.#settle();
+    this.#settle(error);
     this.#reject(error);
   }
 
-  #settle(): void {
+  #settle(error: ConclaveError | undefined): void {
     this.#isSettled = true;
     this.#stopListening?.();
+    // One that could not begin has not been seen by anybody.
+    if (!Number.isNaN(this.#startedAt)) this.#host.meter?.callEnded(this.#procedure.path, error?.code ?? 'ok', this.#startedAt);
+    this.#passage?.end(error);
   }
 
   #outcomeOf(end: CallEnd): ConclaveError['outcome'] {
     return this.#procedure.isRepeatable ? 'not-applied' : outcomeOf(end);
-  }
-
-  #cancelledError(outcome: ConclaveError['outcome']): ConclaveError {
-    return new ConclaveError({ code: 'cancelled', message: 'the call was cancelled', outcome, cause: this.#signal?.reason });
-  }
-
-  #staleError(): ConclaveError {
-    const message = `no member answered in time that is at revision ${this.#seen}, which this client has seen`;
-    return new ConclaveError({ code: 'stale', message, outcome: 'not-applied' });
-  }
-
-  #unreachableError(): ConclaveError {
-    const endpoints = describeEndpoints(this.#host.balancer.status());
-    const last = this.#failure === undefined || this.#failure.message === '' ? '' : `; last failure: ${this.#failure.message}`;
-    return new ConclaveError({
-      code: 'unavailable',
-      message: `no endpoint could be reached in time (${endpoints})${last}`,
-      // Whatever was sent before was proved unseen, or the call is one that has no effect.
-      outcome: 'not-applied',
-    });
   }
 }
 

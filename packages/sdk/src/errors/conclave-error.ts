@@ -20,6 +20,8 @@ export type ClientErrorCode =
   | 'cancelled'
   /** The client was closed before or during the call. */
   | 'client-closed'
+  /** A {@link Middleware} of the client did not let the call pass: nothing was sent, and what it threw is the `cause`. */
+  | 'refused'
   /** An argument cannot be sent as given; nothing was. */
   | 'invalid-argument'
   /** A value is not what the codec of its key space accepts: one to be written, or one that is stored. See `details`. */
@@ -28,14 +30,30 @@ export type ClientErrorCode =
   | 'lease-lost'
   /** The lease was given back by {@link Lease.revoke}. */
   | 'lease-revoked'
+  /** The lease was given to another process by {@link Session.handOver}. */
+  | 'lease-handed-over'
+  /** The session has ended. */
+  | 'session-closed'
+  /** The session that was handed over was taken by another process before. */
+  | 'session-claimed'
+  /** The session that was handed over was not taken in time: its lease is over. */
+  | 'session-expired'
+  /** The key that a session shall hold is somebody else's. */
+  | 'key-taken'
+  /** The session was told to hold this no more. */
+  | 'hold-released'
   /** A software transaction was run as often as it may, and others were in its way each time. */
   | 'conflict'
-  /** A guard of a software transaction did not hold. */
+  /** A guard of a software transaction or of a consumer did not hold. */
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
   /** A loop over a watch with `overflow: 'fail'` was too slow. See `details`. */
   | 'watch-overflow'
+  /** The id given to {@link Txn.once} marks another transaction; nothing was done. `details` tell of that one. */
+  | 'once-mismatch'
+  /** Another consumer writes the same cursor. */
+  | 'cursor-moved'
   /** The view was closed. */
   | 'view-closed'
   /** The checksum of a snapshot does not match its bytes: they are not to be used. */
@@ -68,9 +86,9 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
         /** All changes up to here were told. */
         readonly revision: bigint;
       }
-    : Code extends 'result-unavailable'
+    : Code extends 'result-unavailable' | 'once-mismatch'
       ? {
-          /** Which branch the transaction took. */
+          /** Which branch the transaction took that was done under the id: `then`. */
           readonly succeeded: boolean;
           /** The revision it made. */
           readonly revision: bigint;
@@ -137,7 +155,12 @@ export class ConclaveError<Code extends string = string> extends Error {
  *
  * @example
  * ```ts
- * if (isConclaveError(error, 'compacted')) restartFrom(error.details?.compactRevision);
+ * try {
+ *   await client.get('greeting', { revision: 1 });
+ * } catch (error) {
+ *   if (isConclaveError(error, 'compacted')) console.log('gone: history begins at', error.details?.compactRevision);
+ *   else throw error;
+ * }
  * ```
  */
 export function isConclaveError<const Code extends AnyCode = string>(error: unknown, code?: Code): error is ConclaveError<Code> {

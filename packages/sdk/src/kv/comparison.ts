@@ -21,7 +21,18 @@ export type ComparisonOperand =
   | { readonly of: 'value'; readonly value: Value }
   | { readonly of: 'lease'; readonly value: HeldLease | Integer };
 
-/** The four ways to compare one attribute of a key. */
+/**
+ * The four ways to compare one attribute of a key.
+ *
+ * @example
+ * ```ts
+ * const stock = key('stock/42');
+ * stock.value.equals('1');
+ * stock.value.notEquals('0');
+ * stock.version.greaterThan(3); // written more than three times
+ * stock.modRevision.lessThan(1_000n); // and not lately
+ * ```
+ */
 export interface Attribute<Operand> {
   equals(operand: Operand): Comparison;
   notEquals(operand: Operand): Comparison;
@@ -29,7 +40,17 @@ export interface Attribute<Operand> {
   lessThan(operand: Operand): Comparison;
 }
 
-/** What can be compared of a key. A key that does not exist has 0 in every number, and no comparison of its value holds. */
+/**
+ * What can be compared of a key. A key that does not exist has 0 in every number, and no comparison of its value holds.
+ *
+ * @example
+ * ```ts
+ * const { succeeded } = await client.txn()
+ *   .if(key('jobs/7').exists(), key('jobs/7/owner').missing())
+ *   .then(put('jobs/7/owner', 'me'))
+ *   .commit();
+ * ```
+ */
 export class KeyConditions {
   readonly #target: Target;
 

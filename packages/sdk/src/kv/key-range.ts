@@ -28,19 +28,40 @@ export function prefix(text: Key): KeyRange {
   return { kind: 'range', start, end: isOpen(end) ? undefined : end };
 }
 
-/** Every key from `start` on and below `end`, in byte order. */
+/**
+ * Every key from `start` on and below `end`, in byte order.
+ *
+ * @example
+ * ```ts
+ * const { kvs } = await client.list(range('2026-11-01', '2026-12-01')); // all of November
+ * ```
+ */
 export function range(start: Key, end: Key): KeyRange {
   const bound = toBytes(end);
   if (bound.length === 0 || isOpen(bound)) throw invalidArgument('a range needs an end above its start; for no end use fromKey');
   return { kind: 'range', start: toBytes(start), end: bound };
 }
 
-/** Every key from `start` on. */
+/**
+ * Every key from `start` on.
+ *
+ * @example
+ * ```ts
+ * const { kvs } = await client.list(fromKey('users/m'), { limit: 10 }); // the next ten
+ * ```
+ */
 export function fromKey(start: Key): KeyRange {
   return { kind: 'range', start: toBytes(start), end: undefined };
 }
 
-/** Every key; of a namespace, every key in it. */
+/**
+ * Every key; of a namespace, every key in it.
+ *
+ * @example
+ * ```ts
+ * const { count } = await client.list(allKeys(), { countOnly: true });
+ * ```
+ */
 export function allKeys(): KeyRange {
   return { kind: 'range', start: noBytes, end: undefined };
 }

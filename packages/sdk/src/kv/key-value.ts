@@ -11,7 +11,7 @@ import { toText } from './text.ts';
  * @example
  * ```ts
  * const stored = await client.get('greeting');
- * if (stored !== undefined) console.log(stored.value, stored.modRevision); // hello 12n
+ * if (stored !== undefined) console.log(stored.value, stored.modRevision); // hello 2n
  * ```
  */
 export class KeyValue {
@@ -72,7 +72,15 @@ export class KeyValue {
     return this.#wire.lease;
   }
 
-  /** For logs: text, and 64-bit numbers as decimal strings. */
+  /**
+   * For logs: text, and 64-bit numbers as decimal strings.
+   *
+   * @example
+   * ```ts
+   * const stored = await client.get('greeting');
+   * console.log(JSON.stringify(stored)); // {"key":"greeting","value":"hello","createRevision":"2",…}
+   * ```
+   */
   toJSON(): object {
     const { key, value, createRevision, modRevision, version, lease } = this;
     return { key, value, createRevision: `${createRevision}`, modRevision: `${modRevision}`, version: `${version}`, lease: `${lease}` };

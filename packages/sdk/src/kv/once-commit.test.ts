@@ -75,7 +75,7 @@ test('a commit in doubt stays with its lease, whatever lease others were given s
   };
   const first = commit();
   // Finds the lease of both gone while the first waits to be sent again.
-  scripted.runtime.timer(1, () => void other());
+  scripted.runtime.timer(1, () => other());
   let second: Promise<unknown> | undefined;
   const other = (): void => {
     second = scripted.client.txn().then(put('k', 'w')).once('other').commit();
@@ -92,8 +92,11 @@ test('a commit in doubt stays with its lease, whatever lease others were given s
 });
 
 test('a mark that was found says that it was done, even when the rest cannot be read', async () => {
-  const kv = { key: Buffer.from('conclave/once/txn/id'), value: Buffer.from('1'), createRevision: 7 };
-  onTxn = (call) => call.reply(TxnResponse.encode({ header: { revision: 9 }, responses: [{ responseRange: { kvs: [kv] } }] }));
+  // As it was going to be written.
+  const value = (): Uint8Array | undefined => sent[0]?.success[0]?.requestTxn?.success.at(-1)?.requestPut?.value;
+  const kv = { key: Buffer.from('conclave/once/txn/id'), createRevision: 7 };
+  onTxn = (call) =>
+    call.reply(TxnResponse.encode({ header: { revision: 9 }, responses: [{ responseRange: { kvs: [{ ...kv, value: value() }] } }] }));
   const commit = scripted.client.txn().then(get('k')).once('id').commit({ deadlineMs: 100 });
   await expect(scripted.runtime.run(commit)).rejects.toMatchObject({ code: 'deadline-exceeded', outcome: 'applied' });
 });

@@ -8,7 +8,7 @@ import { TimeLimit } from '../connection/time-limit.ts';
 import { ConclaveError, isConclaveError, type Outcome } from '../errors/conclave-error.ts';
 import { longTimerMs } from '../lease/lease.ts';
 import type { MarkerLeases } from '../lease/marker-leases.ts';
-import { type OnceMarker, unmarked } from './once-marker.ts';
+import { type FirstRun, type OnceMarker, rootPath, unmarked } from './once-marker.ts';
 import { OnceReplay } from './once-replay.ts';
 import { sendTxn } from './send-txn.ts';
 
@@ -90,6 +90,7 @@ export class OnceCommit {
     const firstRun = this.#marker.firstRun(response);
     if (firstRun === undefined)
       throw new ConclaveError({ code: 'internal', message: 'the answer does not fit the transaction', outcome: 'unknown' });
+    if (!this.#marker.isOf(firstRun)) throw mismatch(firstRun);
     try {
       const replay = new OnceReplay(this.#source.engine, firstRun, this.#limit.rest());
       return unmarked(await replay.response(this.#marker.marked(lease)));
@@ -111,6 +112,15 @@ export class OnceCommit {
       promise.then(resolve, reject).finally(end);
     });
   }
+}
+
+function mismatch({ revision, branches }: FirstRun): ConclaveError<'once-mismatch'> {
+  return new ConclaveError({
+    code: 'once-mismatch',
+    message: `the id was used for another transaction, at revision ${revision}`,
+    outcome: 'not-applied',
+    details: { succeeded: branches.get(rootPath) === true, revision: BigInt(revision) },
+  });
 }
 
 /** The same failure, when more is known of the effect than the call that failed could say. */

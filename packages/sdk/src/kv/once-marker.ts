@@ -1,8 +1,9 @@
+import { createHash } from 'node:crypto';
 import {
   Compare_CompareTarget as CompareTarget,
   type Init,
   type RequestOp,
-  type TxnRequest,
+  TxnRequest,
   type TxnResponse,
   type KeyValue as WireKeyValue,
 } from '@conclave/protocol';
@@ -12,6 +13,8 @@ import { concatBytes, toBytes, toText } from './text.ts';
 /** What is left of a first run: which branch of which transaction ran, and the revision. */
 export interface FirstRun {
   readonly revision: number;
+  /** Of the transaction that ran. */
+  readonly fingerprint: string;
   /** By path: `txn` is the transaction itself, `txn.t1` one that is nested in it as the second operation of its branch `then`. */
   readonly branches: ReadonlyMap<string, boolean>;
 }
@@ -20,19 +23,22 @@ export interface FirstRun {
  * A transaction that leaves a mark of what it did, and does nothing where it finds one.
  *
  * Layout: the keys `conclave/once/<path>/<id>` of the namespace, one for the transaction and one for each nested in it, holding `1` when its
- * branch `then` ran and `0` when `else` did. They are written at the revision of the transaction, after everything else in their branch.
+ * branch `then` ran and `0` when `else` did; the first of them also holds the transaction's fingerprint, after a space. They are written at the
+ * revision of the transaction, after everything else in their branch.
  */
 export class OnceMarker {
   readonly #prefix: KeyPrefix;
   readonly #id: Uint8Array;
   readonly #request: Init<TxnRequest>;
   readonly #paths: readonly string[];
+  readonly #fingerprint: string;
 
   constructor(prefix: KeyPrefix, id: Uint8Array, request: Init<TxnRequest>) {
     this.#prefix = prefix;
     this.#id = id;
     this.#request = request;
     this.#paths = pathsOf(request, rootPath);
+    this.#fingerprint = fingerprintOf(request);
   }
 
   /** What goes out: the transaction with its marks if there are none yet, else a look at them. */
@@ -55,9 +61,16 @@ export class OnceMarker {
     const branches = new Map<string, boolean>();
     for (const [at, path] of this.#paths.entries()) {
       const kv = kvs[at];
-      if (kv !== undefined) branches.set(path, toText(kv.value) === did);
+      if (kv !== undefined) branches.set(path, toText(kv.value).startsWith(did));
     }
-    return kvs[0] === undefined ? undefined : { revision: kvs[0].createRevision, branches };
+    const [root] = kvs;
+    if (root === undefined) return undefined;
+    return { revision: root.createRevision, fingerprint: toText(root.value).split(' ')[1] ?? '', branches };
+  }
+
+  /** Whether the first run was of this transaction. */
+  isOf(firstRun: FirstRun): boolean {
+    return firstRun.fingerprint === this.#fingerprint;
   }
 
   #mark(request: Init<TxnRequest>, path: string, lease: bigint): Init<TxnRequest> {
@@ -67,7 +80,9 @@ export class OnceMarker {
           ? operation
           : { requestTxn: this.#mark(operation.requestTxn, nestedPath(path, didSucceed, at), lease) },
       );
-      return [...operations, { requestPut: { key: this.#key(path), value: toBytes(didSucceed ? did : didOtherwise), lease } }];
+      const what = didSucceed ? did : didOtherwise;
+      const value = toBytes(path === rootPath ? `${what} ${this.#fingerprint}` : what);
+      return [...operations, { requestPut: { key: this.#key(path), value, lease } }];
     };
     return { compare: request.compare, success: branch(true), failure: branch(false) };
   }
@@ -88,6 +103,25 @@ export function nestedPath(path: string, didSucceed: boolean, at: number): strin
 
 export function branchOf(request: Init<TxnRequest>, didSucceed: boolean): readonly Init<RequestOp>[] {
   return (didSucceed ? request.success : request.failure) ?? [];
+}
+
+/**
+ * Tells a transaction from another, across processes: a hash of it as it is sent, but for the leases that its keys are put under. Those are the
+ * process's, and another process that repeats it has others.
+ */
+function fingerprintOf(request: Init<TxnRequest>): string {
+  return createHash('sha256')
+    .update(TxnRequest.encode(withoutLeases(request)))
+    .digest('hex')
+    .slice(0, 32);
+}
+
+function withoutLeases({ compare, success = [], failure = [] }: Init<TxnRequest>): Init<TxnRequest> {
+  const bare = ({ requestPut, requestTxn, ...operation }: Init<RequestOp>): Init<RequestOp> => {
+    if (requestPut !== undefined) return { requestPut: { ...requestPut, lease: undefined } };
+    return requestTxn === undefined ? operation : { requestTxn: withoutLeases(requestTxn) };
+  };
+  return { compare, success: success.map(bare), failure: failure.map(bare) };
 }
 
 /** The transaction's own path, then those of the transactions nested in it. */

@@ -90,22 +90,52 @@ export interface DeleteOperation {
   readonly options: DeleteOptions | undefined;
 }
 
-/** Writes `value` to `key`, in a transaction. */
+/**
+ * Writes `value` to `key`, in a transaction.
+ *
+ * @example
+ * ```ts
+ * await client.txn().then(put('a', '1'), put('b', '2')).commit(); // both at one revision
+ * ```
+ */
 export function put(key: Key, value: Value, options?: PutOptions): PutOperation {
   return { kind: 'put', key, value, options };
 }
 
-/** Reads one key, in a transaction. */
+/**
+ * Reads one key, in a transaction.
+ *
+ * @example
+ * ```ts
+ * const result = await client.txn().then(get('greeting')).commit();
+ * if (result.succeeded) console.log(result[0]?.value); // hello
+ * ```
+ */
 export function get(key: Key, options?: GetOptions): GetOperation {
   return { kind: 'get', key, options };
 }
 
-/** Reads a range, in a transaction. */
+/**
+ * Reads a range, in a transaction.
+ *
+ * @example
+ * ```ts
+ * const result = await client.txn().then(list(prefix('config/')), list(prefix('stock/'))).commit(); // both at one revision
+ * if (result.succeeded) console.log(result[0].kvs.length, result[1].kvs.length); // 1 1
+ * ```
+ */
 export function list(target: Target, options?: ListOptions): ListOperation {
   return { kind: 'list', target, options };
 }
 
-/** Deletes a key or a range, in a transaction. */
+/**
+ * Deletes a key or a range, in a transaction.
+ *
+ * @example
+ * ```ts
+ * await client.txn().if(key('drafts/7').exists()).then(del('drafts/7'), put('sent/7', 'hello')).commit();
+ * ```
+ */
 export function del(target: Target, options?: DeleteOptions): DeleteOperation {
   return { kind: 'delete', target, options };
 }

@@ -43,6 +43,12 @@ export interface ScanSource {
 /**
  * A range of any size, key by key, as it was at one revision. Iterated once, with `for await`; nothing is read before, and no more than the
  * loop asks for.
+ *
+ * @example
+ * ```ts
+ * const keys: string[] = [];
+ * for await (const { key } of client.scan(prefix('config/'), { keysOnly: true, pageSize: 100 })) keys.push(key);
+ * ```
  */
 export class Scan implements AsyncIterable<KeyValue> {
   readonly #source: ScanSource;

@@ -11,7 +11,21 @@ import type { Key, Value } from './text.ts';
  */
 export type Isolation = 'serializableSnapshot' | 'serializable' | 'repeatableReads' | 'readCommitted';
 
-/** The store as the body of a software transaction sees it: as it was, with the body's own writes on top. */
+/**
+ * The store as the body of a software transaction sees it: as it was, with the body's own writes on top.
+ *
+ * @example
+ * ```ts
+ * await client.stm(async (tx) => {
+ *   const draft = await tx.get('drafts/7');
+ *   if (draft === undefined) return;
+ *   if ((await tx.modRevision('sent/7')) > 0n) throw new Error('sent already');
+ *   console.log((await tx.getBytes('drafts/7'))?.length);
+ *   tx.put('sent/7', draft);
+ *   tx.delete('drafts/7');
+ * });
+ * ```
+ */
 export interface StmTransaction {
   /** The value as text; undefined: there is no such key. */
   get(key: Key): Promise<string | undefined>;

@@ -32,7 +32,7 @@ export interface OnceOptions {
  * ```ts
  * await client.txn()
  *   .if(key('a').exists())
- *   .then(txn().if(key('b').exists()).then(put('both', 'yes')))
+ *   .then(txn().if(key('b').exists()).then(put('both', 'yes')).else(put('both', 'no')))
  *   .commit();
  * ```
  */
@@ -69,7 +69,15 @@ export class NestedTxn<Success extends readonly Operation[], Failure extends rea
   }
 }
 
-/** Begins a transaction to be used as an operation of another. */
+/**
+ * Begins a transaction to be used as an operation of another.
+ *
+ * @example
+ * ```ts
+ * const unlessThere = (name: string, value: string) => txn().if(key(name).missing()).then(put(name, value));
+ * await client.txn().then(unlessThere('config/color', 'red'), unlessThere('config/size', 'XL')).commit();
+ * ```
+ */
 export function txn(): NestedTxn<readonly [], readonly []> {
   return new NestedTxn([], [], []);
 }
@@ -77,6 +85,17 @@ export function txn(): NestedTxn<readonly [], readonly []> {
 /**
  * A transaction in the making: all of it happens at one revision, or nothing does. Begun with `client.txn()`, sent by {@link Txn.commit};
  * each method returns a new one.
+ *
+ * @example
+ * ```ts
+ * const stored = await client.get('counter');
+ * const result = await client.txn()
+ *   .if(key('counter').modRevision.equals(stored?.modRevision ?? 0n))
+ *   .then(put('counter', String(Number(stored?.value ?? 0) + 1)))
+ *   .else(get('counter'))
+ *   .commit();
+ * console.log(result.succeeded ? 'counted' : `somebody was faster: ${result[0]?.value}`);
+ * ```
  */
 export class Txn<Success extends readonly Operation[], Failure extends readonly Operation[]> {
   readonly #source: TxnSource;
@@ -114,11 +133,12 @@ export class Txn<Success extends readonly Operation[], Failure extends readonly 
    * the same id, here or in another process, changes nothing and is given the answer of the first run: its branch, its revision, and what it
    * read, read again in the history. So {@link Txn.commit} sends it again by itself when its answer is lost.
    *
-   * An id stands for one transaction: draw a new one for the next. The mark is the key `conclave/once/txn/<id>` of the namespace, and
+   * An id stands for one transaction: draw a new one for the next. Another transaction under it rejects with `once-mismatch` and does nothing.
+   * It is another if anything in it differs but the leases of its puts; the `guard` of another holder makes it another, too. The mark is the key `conclave/once/txn/<id>` of the namespace, and
    * one more, `conclave/once/txn.…/<id>`, for each nested transaction; they go by themselves between `ttlSeconds` and twice as many seconds
    * later. They make a branch that only reads a write, and cost two of the operations a transaction may have (etcd: 128).
    *
-   * @throws ConclaveError `invalid-argument`; from `commit` also `result-unavailable`, see there
+   * @throws ConclaveError `invalid-argument`; from `commit` also `result-unavailable` and `once-mismatch`, see there
    * @example
    * ```ts
    * const result = await client.txn()
@@ -138,8 +158,9 @@ export class Txn<Success extends readonly Operation[], Failure extends readonly 
    * A transaction that writes is sent once: when its answer is lost it rejects with the outcome `unknown`, and whether it happened can only
    * be read; unless it is marked, see {@link Txn.once}. One that only reads is repeated like any read.
    *
-   * @throws ConclaveError `duplicate-key`, `too-many-ops`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
-   * `result-unavailable` when it was done before and the history of what it read is compacted away: `details` hold `succeeded` and `revision`
+   * @throws ConclaveError `duplicate-key`, `too-many-operations`, `lease-not-found`, `unavailable`, `deadline-exceeded`, …; with a mark
+   * `result-unavailable` when it was done before and the history of what it read is compacted away, or `once-mismatch` when another transaction was
+   * done under its id: `details` hold `succeeded` and `revision`
    */
   commit(options?: RequestOptions): Promise<TxnResult<Success, Failure>> {
     return new Promise((resolve, reject) => {

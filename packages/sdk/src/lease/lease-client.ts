@@ -18,7 +18,7 @@ import { ConclaveError, invalidArgument, isConclaveError, type Outcome } from '.
 import type { KeyPrefix } from '../kv/key-range.ts';
 import { type Integer, toId, toText } from '../kv/text.ts';
 import { type Instant, now } from './instant.ts';
-import { Lease, type LeaseHolder } from './lease.ts';
+import { Lease, type LeaseHolder, type LeaseState } from './lease.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 
 export interface GrantOptions extends RequestOptions {
@@ -82,6 +82,17 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
+  /** Keeps a lease that was kept elsewhere so far; undefined: there is none any more. */
+  async takeOver(id: bigint, options: RequestOptions | undefined): Promise<Lease | undefined> {
+    const sentAt = now(this.#engine.runtime);
+    const info = await this.#request(timeToLiveProcedure, { id }, noKeys, options);
+    if (info === undefined) return undefined;
+    // The server says what is left in whole seconds, rounded down: as if the last renewal had been sent so much earlier.
+    const goneMs = (info.grantedTtlSeconds - info.ttlSeconds) * 1_000;
+    const provenAt = { monotonic: sentAt.monotonic - goneMs, boot: sentAt.boot - goneMs };
+    return this.#hold(id, info.grantedTtlSeconds, provenAt, true);
+  }
+
   async revoke(lease: Lease, options: RequestOptions | undefined): Promise<void> {
     lease.end('revoked', 'it was revoked');
     await this.revokeId(lease.id, options);
@@ -95,12 +106,15 @@ export class LeaseRegistry implements LeaseHolder {
     }
   }
 
-  forget(lease: Lease): void {
+  onEnd(lease: Lease, state: Exclude<LeaseState, 'held'>, reason: string): void {
     this.#keeper.forget(lease);
+    if (state !== 'lost' || this.#engine.isClosed) return;
+    this.#engine.meter?.metrics.leaseLost();
+    this.#engine.runtime.log.warn({ lease: lease.id.toString(16), reason }, 'a lease was lost');
   }
 
-  #hold(id: bigint, ttlSeconds: number, provenAt: Instant): Lease {
-    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt);
+  #hold(id: bigint, ttlSeconds: number, provenAt: Instant, isTakenOver = false): Lease {
+    const lease = new Lease(this.#engine.runtime, this, id, ttlSeconds, provenAt, isTakenOver);
     if (this.#engine.isClosed) lease.end('lost', 'the client was closed');
     else this.#keeper.keep(lease);
     return lease;
@@ -157,19 +171,34 @@ export class LeaseClient {
    * @example
    * ```ts
    * const lease = await client.lease.grant({ ttlSeconds: 10 });
-   * lease.signal.addEventListener('abort', () => process.exit(1));
+   * lease.signal.addEventListener('abort', () => console.error(lease.signal.reason));
    * ```
    */
   grant(options: GrantOptions): Promise<Lease> {
     return this.#registry.grant(options);
   }
 
-  /** Ends any lease by its id: its keys are deleted in one revision. One that is gone already is no error. */
+  /**
+   * Ends any lease by its id: its keys are deleted in one revision. One that is gone already is no error.
+   *
+   * @example
+   * ```ts
+   * for (const id of await client.lease.list()) await client.lease.revoke(id); // everybody's
+   * ```
+   */
   async revoke(id: Integer, options?: RequestOptions): Promise<void> {
     await this.#registry.revokeId(toId(id, 'id'), options);
   }
 
-  /** Asks the server about a lease; undefined: there is none with this id. */
+  /**
+   * Asks the server about a lease; undefined: there is none with this id.
+   *
+   * @example
+   * ```ts
+   * const info = await client.lease.timeToLive(lease.id, { keys: true });
+   * console.log(info?.ttlSeconds, info?.keys);
+   * ```
+   */
   timeToLive(id: Integer, options?: RequestOptions & { readonly keys?: boolean | undefined }): Promise<LeaseInfo | undefined> {
     return new Promise((resolve, reject) => {
       const request = { id: toId(id, 'id'), keys: options?.keys };
@@ -177,7 +206,15 @@ export class LeaseClient {
     });
   }
 
-  /** The ids of all leases of the store. */
+  /**
+   * The ids of all leases of the store.
+   *
+   * @example
+   * ```ts
+   * const ids = await client.lease.list();
+   * console.log(ids.includes(lease.id)); // true
+   * ```
+   */
   list(options?: RequestOptions): Promise<readonly bigint[]> {
     return new Promise((resolve, reject) => {
       this.#registry.engine.start(listProcedure, {}, undefined, options, resolve, reject);

@@ -25,14 +25,29 @@ export class LeaseKeeper {
   constructor(engine: Engine) {
     this.#engine = engine;
     engine.attach(this);
+    engine.meter?.hold(this);
+  }
+
+  slackMs(): number | undefined {
+    let least: number | undefined;
+    // Looking at a lease may end it.
+    for (const { lease } of [...this.#kept.values()]) {
+      const leftMs = lease.remaining();
+      if (least === undefined || leftMs < least) least = leftMs;
+    }
+    return least;
   }
 
   keep(lease: Lease): void {
+    // What was granted long ago, or taken over late, may be over.
+    if (lease.state !== 'held') return;
     const kept: Kept = { lease, unanswered: [], timer: undefined };
     this.#kept.set(lease.id, kept);
     this.#schedule(kept);
     this.#stream ??= this.#newStream();
-    this.#stream.open();
+    // One that was taken over may be due, and may have been kept here before: on a new stream no late answer is taken for a new one's.
+    if (this.#isDue(kept)) this.#stream.reopen();
+    this.#stream?.open();
   }
 
   forget(lease: Lease): void {
@@ -57,8 +72,8 @@ export class LeaseKeeper {
         // Whatever was said against the stream, there is nothing better to do than to try again while the leases last.
         return true;
       },
-      onRefused: (error) => {
-        this.#engine.runtime.log.warn({ error }, 'leases cannot be renewed; trying again while they last');
+      onRefused: (err) => {
+        this.#engine.runtime.log.warn({ err }, 'leases cannot be renewed; trying again while they last');
         return true;
       },
     });
@@ -67,8 +82,12 @@ export class LeaseKeeper {
   /** A new stream: nobody knows which renewals of the old one were heard. A lease that was just proved can wait its turn. */
   #onOpen(): void {
     for (const kept of [...this.#kept.values()]) {
-      if (kept.lease.remaining() < this.#intervalMs(kept.lease) * 2) this.#renew(kept);
+      if (this.#isDue(kept)) this.#renew(kept);
     }
+  }
+
+  #isDue({ lease }: Kept): boolean {
+    return lease.remaining() < this.#intervalMs(lease) * 2;
   }
 
   #intervalMs(lease: Lease): number {
@@ -86,6 +105,7 @@ export class LeaseKeeper {
     if (kept.unanswered.length > 0) {
       // A third of the time without an answer. The renewal is repeated on a new stream, if there is a way to a server at all.
       this.#schedule(kept);
+      this.#warn(kept.lease, 'no answer to a renewal');
       this.#stream?.reopen();
       return;
     }
@@ -94,7 +114,10 @@ export class LeaseKeeper {
 
   #renew(kept: Kept): void {
     this.#schedule(kept);
-    if (this.#stream?.isOpen !== true) return;
+    if (this.#stream?.isOpen !== true) {
+      this.#warn(kept.lease, 'no endpoint can be reached');
+      return;
+    }
     kept.unanswered.push(now(this.#engine.runtime));
     this.#stream.write(LeaseKeepAliveRequest.encode({ id: kept.lease.id }));
   }
@@ -103,8 +126,8 @@ export class LeaseKeeper {
     let response: LeaseKeepAliveResponse;
     try {
       response = LeaseKeepAliveResponse.decode(bytes);
-    } catch (error) {
-      this.#engine.runtime.log.warn({ error }, 'unreadable answer to a lease renewal; going on with another stream');
+    } catch (err) {
+      this.#engine.runtime.log.warn({ err }, 'unreadable answer to a lease renewal; going on with another stream');
       this.#stream?.reopen();
       return;
     }
@@ -116,6 +139,17 @@ export class LeaseKeeper {
     if (kept === undefined) return;
     const sentAt = kept.unanswered.shift();
     if (response.ttl <= 0) kept.lease.end('lost', 'the server no longer has it');
-    else if (sentAt !== undefined) kept.lease.prove(sentAt, response.ttl);
+    else if (sentAt !== undefined) this.#prove(kept.lease, sentAt, response.ttl);
+  }
+
+  #prove(lease: Lease, sentAt: Instant, ttlSeconds: number): void {
+    const { meter, runtime } = this.#engine;
+    lease.prove(sentAt, ttlSeconds);
+    meter?.metrics.leaseRenewed((runtime.monotonic() - sentAt.monotonic) / 1_000);
+  }
+
+  #warn(lease: Lease, reason: string): void {
+    const slackMs = Math.round(lease.remaining());
+    if (lease.state === 'held') this.#engine.runtime.log.warn({ lease: lease.id.toString(16), slackMs, reason }, 'a lease is at risk');
   }
 }

@@ -9,12 +9,16 @@ import { elapsedMs, type Instant, now } from './instant.ts';
  * - `held`: by the local reckoning, which errs on the early side, the server still has the lease.
  * - `lost`: it may be gone, or is. It never comes back: whatever it guarded must stop.
  * - `revoked`: it was given back here.
+ * - `handed-over`: it was given to another process, and lives on there.
  */
-export type LeaseState = 'held' | 'lost' | 'revoked';
+export type LeaseState = 'held' | 'lost' | 'revoked' | 'handed-over';
+
+const endCodes = { lost: 'lease-lost', revoked: 'lease-revoked', 'handed-over': 'lease-handed-over' } as const;
 
 /** What a lease asks of its keeper. */
 export interface LeaseHolder {
-  forget(lease: Lease): void;
+  /** The lease is no longer held. */
+  onEnd(lease: Lease, state: Exclude<LeaseState, 'held'>, why: string): void;
   revoke(lease: Lease, options: RequestOptions | undefined): Promise<void>;
 }
 
@@ -41,10 +45,13 @@ export function marginMs(ttlSeconds: number): number {
  * await using lease = await client.lease.grant({ ttlSeconds: 10 });
  * await client.put('workers/7', 'alive', { lease });
  * await fetch(job, { signal: lease.signal }); // ends with the lease
+ * lease.assertHeld(); // before each further step of what only its holder may do
  * ```
  */
 export class Lease implements HeldLease, AsyncDisposable {
   readonly id: bigint;
+  /** It was granted to another process, or handed over and taken back: places that stand on it may be there already. */
+  readonly isTakenOver: boolean;
   readonly #runtime: Runtime;
   readonly #holder: LeaseHolder;
   readonly #controller = new AbortController();
@@ -53,10 +60,13 @@ export class Lease implements HeldLease, AsyncDisposable {
   #provenAt: Instant;
   #state: LeaseState = 'held';
   #timer: Timer | undefined;
+  /** @internal Told of each renewal, with what was left before it in milliseconds. */
+  onRenewal: ((remainingMs: number) => void) | undefined;
 
   /** @internal */
-  constructor(runtime: Runtime, holder: LeaseHolder, id: bigint, ttlSeconds: number, provenAt: Instant) {
+  constructor(runtime: Runtime, holder: LeaseHolder, id: bigint, ttlSeconds: number, provenAt: Instant, isTakenOver = false) {
     this.id = id;
+    this.isTakenOver = isTakenOver;
     this.#runtime = runtime;
     this.#holder = holder;
     this.#ttlSeconds = ttlSeconds;
@@ -76,13 +86,23 @@ export class Lease implements HeldLease, AsyncDisposable {
     return this.#state;
   }
 
-  /** Aborted when the lease is no longer held; `reason` is a {@link ConclaveError} with the code `lease-lost` or `lease-revoked`. */
+  /**
+   * Aborted when the lease is no longer held; `reason` is a {@link ConclaveError} with the code `lease-lost`, `lease-revoked` or
+   * `lease-handed-over`.
+   */
   get signal(): AbortSignal {
     this.#check();
     return this.#controller.signal;
   }
 
-  /** For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held. */
+  /**
+   * For how much longer the lease can be relied on if no renewal gets through, in milliseconds; 0 once it is not held.
+   *
+   * @example
+   * ```ts
+   * if (lease.remaining() < 2_000) console.log('renewals do not get through');
+   * ```
+   */
   remaining(): number {
     this.#check();
     return this.#state === 'held' ? this.#remainingMs() : 0;
@@ -91,7 +111,7 @@ export class Lease implements HeldLease, AsyncDisposable {
   /**
    * Throws unless the lease is held.
    *
-   * @throws ConclaveError `lease-lost`, `lease-revoked`
+   * @throws ConclaveError `lease-lost`, `lease-revoked`, `lease-handed-over`
    */
   assertHeld(): void {
     this.#check();
@@ -101,6 +121,12 @@ export class Lease implements HeldLease, AsyncDisposable {
   /**
    * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error. From the call on
    * the lease counts as revoked here, even if the server cannot be reached; then it ends there with its time.
+   *
+   * @example
+   * ```ts
+   * await lease.revoke();
+   * console.log(lease.state); // revoked
+   * ```
    */
   revoke(options?: RequestOptions): Promise<void> {
     return this.#holder.revoke(this, options);
@@ -118,20 +144,21 @@ export class Lease implements HeldLease, AsyncDisposable {
   /** @internal The answer to the renewal sent at `sentAt` says that the lease lives. */
   prove(sentAt: Instant, ttlSeconds: number): void {
     if (this.state !== 'held') return;
+    const remainingMs = this.#remainingMs();
     this.#provenAt = sentAt;
     this.#ttlSeconds = ttlSeconds;
     this.#setTimer();
     this.#check();
+    if (this.#state === 'held') this.onRenewal?.(remainingMs);
   }
 
   /** @internal */
-  end(state: 'lost' | 'revoked', why: string, cause?: unknown): void {
+  end(state: Exclude<LeaseState, 'held'>, why: string, cause?: unknown): void {
     if (this.#state !== 'held') return;
     this.#state = state;
     this.#timer?.cancel();
-    this.#holder.forget(this);
-    const code = state === 'lost' ? 'lease-lost' : 'lease-revoked';
-    const init = { code, message: `lease ${this.id.toString(16)}: ${why}`, outcome: 'not-applied' } as const;
+    this.#holder.onEnd(this, state, why);
+    const init = { code: endCodes[state], message: `lease ${this.id.toString(16)}: ${why}`, outcome: 'not-applied' } as const;
     this.#controller.abort(new ConclaveError(cause === undefined ? init : { ...init, cause }));
   }
 
@@ -146,7 +173,9 @@ export class Lease implements HeldLease, AsyncDisposable {
 
   #setTimer(): void {
     this.#timer?.cancel();
-    this.#timer = this.#runtime.timer(Math.min(longTimerMs, Math.max(0, this.#remainingMs())), () => {
+    // In whole milliseconds: what is left after rounding could be too little to move a clock.
+    const delayMs = Math.ceil(Math.max(0, this.#remainingMs()));
+    this.#timer = this.#runtime.timer(Math.min(longTimerMs, delayMs), () => {
       this.#check();
       // A timer may fire a hair early, or be one of many.
       if (this.#state === 'held') this.#setTimer();

@@ -17,6 +17,13 @@ export interface FeedSink<T> {
  *
  * Each subscription and each loop opens the source anew. A subscriber is called as things come; a loop is given them one by one, and the
  * source is held back while too many wait.
+ *
+ * @example
+ * ```ts
+ * const changes = client.watch(prefix('config/'));
+ * changes.subscribe((event) => console.log(event.key));
+ * changes.close(); // completes every subscription and loop
+ * ```
  */
 export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDisposable {
   readonly #open: (sink: FeedSink<T>) => Source;

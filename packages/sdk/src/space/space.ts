@@ -53,6 +53,16 @@ interface StoredKeys {
  * Nothing passes that the codec does not accept: a value that cannot be written is not sent, and one that is stored but cannot be read fails
  * the read with `invalid-value`, the key and what is wrong in its details. A watch that meets one ends with it, and `details.revision`
  * says where to go on. The same keys with their values as stored are those of `client.namespace` with the same prefix.
+ *
+ * @example
+ * ```ts
+ * const scores = client.space('scores/', json());
+ * await scores.put('ada', 36);
+ * console.log((await scores.get('ada'))?.value); // 36
+ * const { entries } = await scores.list();
+ * for await (const { key, value } of scores.scan()) console.log(key, value);
+ * await scores.delete('ada');
+ * ```
  */
 export class Space<In, Out = In> {
   readonly #keys: StoredKeys;
@@ -103,6 +113,7 @@ export class Space<In, Out = In> {
    *
    * @example
    * ```ts
+   * const users = client.space('users/', z.object({ name: z.string() }));
    * for await (const change of users.watch()) {
    *   if (change.type === 'put') console.log(change.key, change.value);
    * }
@@ -118,6 +129,11 @@ export class Space<In, Out = In> {
    * The value as it is stored: for a `put` in a transaction.
    *
    * @throws ConclaveError `invalid-value`
+   * @example
+   * ```ts
+   * const scores = client.space('scores/', json());
+   * await client.txn().if(key('game').exists()).then(put('scores/ada', await scores.encode('ada', 37))).commit();
+   * ```
    */
   async encode(key: Key, value: In): Promise<Value> {
     try {
@@ -131,6 +147,13 @@ export class Space<In, Out = In> {
    * What is stored, read: for what a transaction of the namespace returned.
    *
    * @throws ConclaveError `invalid-value`
+   * @example
+   * ```ts
+   * const scores = client.space('scores/', json());
+   * await scores.put('ada', 38);
+   * const result = await client.namespace('scores/').txn().then(get('ada')).commit();
+   * if (result.succeeded && result[0] !== undefined) console.log((await scores.decode(result[0])).value); // 38
+   * ```
    */
   async decode(kv: KeyValue): Promise<Entry<Out>> {
     return await this.#entry(kv);
@@ -163,7 +186,16 @@ export class Space<In, Out = In> {
   }
 }
 
-/** A range of a space, entry by entry, as it was at one revision. Iterated once. */
+/**
+ * A range of a space, entry by entry, as it was at one revision. Iterated once.
+ *
+ * @example
+ * ```ts
+ * const scan = client.space('scores/', json()).scan(allKeys(), { pageSize: 100 });
+ * for await (const { key, value } of scan) console.log(key, value);
+ * console.log(scan.revision);
+ * ```
+ */
 export class EntryScan<T> implements AsyncIterable<Entry<T>> {
   readonly #scan: Scan;
   readonly #decode: (kv: KeyValue) => Entry<T> | Promise<Entry<T>>;

@@ -169,6 +169,8 @@ export class ViewFollower {
       this.#fail(error);
       return;
     }
+    this.#engine.meter?.metrics.viewResynced();
+    this.#engine.runtime.log.warn({ revision: this.#revision }, 'a view missed history that was compacted away, and reads everything anew');
     this.#setStale('compacted');
     if (!this.#isClosed) this.#list();
   }

@@ -87,7 +87,7 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
    * ```ts
    * const { revision } = await client.put('config/color', 'red');
    * const stored = await view.get('config/color', { atLeast: revision });
-   * console.log(stored?.value); // red, or what was written after it
+   * console.log(stored?.value); // red: or what was written after it
    * ```
    */
   get(key: Key): KeyValue | undefined;
@@ -104,6 +104,10 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
    * All keys, in no order. To be gone through at once: a change of the view shows in it.
    *
    * @throws ConclaveError `view-closed`, or why the view failed
+   * @example
+   * ```ts
+   * const names = [...view.values()].map((kv) => kv.key).sort();
+   * ```
    */
   values(): IterableIterator<KeyValue> {
     this.#assertUsable();
@@ -134,8 +138,8 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
    * @throws ConclaveError `deadline-exceeded`, `cancelled`, `view-closed`, `unavailable`, or why the view failed
    * @example
    * ```ts
-   * await view.reach({ maxStaleMs: 0 });
-   * for (const kv of view.values()) console.log(kv.key); // everything that was written before
+   * await view.reach({ maxStaleMs: 0 }); // now it has everything that was written before
+   * for (const kv of view.values()) console.log(kv.key);
    * ```
    */
   async reach(options: ViewReadOptions): Promise<bigint> {
@@ -189,7 +193,15 @@ export class View<IndexName extends string = string> implements AsyncDisposable 
     });
   }
 
-  /** Ends the view: it is not followed any more, and cannot be read. */
+  /**
+   * Ends the view: it is not followed any more, and cannot be read.
+   *
+   * @example
+   * ```ts
+   * await view.close();
+   * console.log(view.state.state); // closed
+   * ```
+   */
   async close(): Promise<void> {
     this.#end({ state: 'closed' });
   }

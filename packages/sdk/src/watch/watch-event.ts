@@ -2,7 +2,17 @@ import { type Event, Event_EventType as EventType, type KeyValue as WireKeyValue
 import type { KeyPrefix } from '../kv/key-range.ts';
 import { KeyValue } from '../kv/key-value.ts';
 
-/** A change of one key. */
+/**
+ * A change of one key.
+ *
+ * @example
+ * ```ts
+ * client.watch(prefix('config/'), { prevKv: true }).subscribe((event) => {
+ *   if (event.type === 'delete') console.log(event.key, 'was', event.prevKv?.value);
+ *   else console.log(event.isCreation ? 'new' : 'changed', event.key, event.value, event.revision);
+ * });
+ * ```
+ */
 export class WatchEvent {
   // What `console.log` shows. Defined by hand, as a computed name has no place in a declaration.
   static {

@@ -34,6 +34,9 @@ export class WatchStream {
   readonly #owner: WatchStreamOwner | undefined;
   #unanswered: number[] = [];
   #isOpen = false;
+  #isPaused = false;
+  #hasBroken = false;
+  #unfollow: (() => void) | undefined;
 
   constructor(engine: Engine, onEmpty: (stream: WatchStream) => void, owner?: WatchStreamOwner) {
     this.#engine = engine;
@@ -51,7 +54,16 @@ export class WatchStream {
     return this.#watchers.size;
   }
 
+  /** By how much the watch that is furthest behind is, in revisions, if the client has seen the store at `seen`. */
+  lag(seen: number): number {
+    const isFed = this.#isOpen && !this.#isPaused;
+    let most = 0;
+    for (const watcher of this.#watchers.values()) most = Math.max(most, isFed ? watcher.lag : watcher.lagBehind(seen));
+    return most;
+  }
+
   add(watcher: Watcher): void {
+    this.#unfollow ??= this.#engine.meter?.follow(this);
     this.#watchers.set(watcher.id, watcher);
     if (this.#isOpen) this.#create(watcher);
     else this.#stream.open();
@@ -65,10 +77,12 @@ export class WatchStream {
   }
 
   pause(): void {
+    this.#isPaused = true;
     this.#stream.pause();
   }
 
   resume(): void {
+    this.#isPaused = false;
     this.#stream.resume();
   }
 
@@ -91,6 +105,10 @@ export class WatchStream {
     this.#isOpen = true;
     this.#unanswered = [];
     for (const watcher of this.#watchers.values()) this.#create(watcher);
+    if (!this.#hasBroken) return;
+    this.#hasBroken = false;
+    this.#engine.meter?.metrics.watchesResumed(this.size);
+    this.#engine.runtime.log.info({ watches: this.size, endpoint: this.#stream.endpoint }, 'watches go on where they were');
   }
 
   #create(watcher: Watcher): void {
@@ -107,12 +125,14 @@ export class WatchStream {
       return;
     }
     const id = response.created ? this.#unanswered.shift() : Number(response.watchId);
-    if (id === noWatch && !response.created && !response.canceled) this.#owner?.onProgress(response.header?.revision ?? 0);
+    if (id === noWatch && !response.created && !response.canceled) this.#onProgress(response.header?.revision ?? 0);
     if (id === undefined || id === noWatch) return;
     const watcher = this.#watchers.get(id);
     if (watcher === undefined) return;
     this.#engine.order?.observe(headerRevision(response));
+    this.#measure(response);
     const verdict = watcher.onResponse(response);
+    if (watcher.lag > 0 && !response.fragment) this.#askWhetherMore();
     if (response.created && verdict === 'go-on') this.#owner?.onStanding(watcher);
     // What the watcher told may have taken it, or all of them, off the stream.
     if (verdict === 'go-on' || this.#watchers.get(id) !== watcher) return;
@@ -125,7 +145,32 @@ export class WatchStream {
     }
   }
 
+  #onProgress(revision: number): void {
+    for (const watcher of this.#watchers.values()) watcher.catchUp();
+    this.#owner?.onProgress(revision);
+  }
+
+  #measure({ header, events }: WatchResponse): void {
+    const { meter } = this.#engine;
+    if (meter === undefined) return;
+    meter.see(header?.revision ?? 0);
+    if (events.length > 0) meter.metrics.watchEvents(events.length);
+  }
+
+  /**
+   * Events came from below where the store is: there are more, or what came after concerns other keys. The server answers this when there are no
+   * more. Only for who measures it; whoever has the stream to itself asks for progress when it needs to know.
+   */
+  #askWhetherMore(): void {
+    if (this.#engine.meter !== undefined && this.#owner === undefined) this.requestProgress();
+  }
+
   #onLost(end: CallEnd | undefined): boolean {
+    if (this.#isOpen && this.size > 0) {
+      this.#hasBroken = true;
+      const reason = end === undefined || end.message === '' ? undefined : end.message;
+      this.#engine.runtime.log.info({ watches: this.size, reason }, 'watches lost their stream');
+    }
     this.#isOpen = false;
     this.#owner?.onBroken();
     if (end === undefined || !isRefusedStream(end)) return true;
@@ -153,6 +198,8 @@ export class WatchStream {
 
   #end(): void {
     this.#isOpen = false;
+    this.#unfollow?.();
+    this.#unfollow = undefined;
     this.#stream.close();
     this.#onEmpty(this);
   }

@@ -54,6 +54,8 @@ export class Watcher {
   #held: Event[] | undefined;
   #isCreated = false;
   #startsEarly: boolean;
+  /** Where the store was when it sent the last events, if more may follow; 0: everything up to then has come. */
+  #storeAt = 0;
 
   constructor(id: number, spec: WatchSpec, startRevision: number, sink: WatchSink) {
     this.id = id;
@@ -73,9 +75,25 @@ export class Watcher {
     this.#startsEarly = true;
   }
 
+  /** By how many revisions what was told is behind what the server had when it sent it. */
+  get lag(): number {
+    return Math.max(0, this.#storeAt - this.#next + 1);
+  }
+
+  /** By how many it may be behind a store that is at `revision`. */
+  lagBehind(revision: number): number {
+    return Math.max(0, revision - this.#next + 1);
+  }
+
+  /** The server has nothing more to send. It says so of a stream as a whole, and that moves no watch: an old one says it too early. */
+  catchUp(): void {
+    this.#storeAt = 0;
+  }
+
   /** The request that goes on where this watch is. Forgets a batch of which only a part came. */
   createRequest(): Init<WatchCreateRequest> {
     this.#held = undefined;
+    this.#storeAt = 0;
     const { key, rangeEnd, prevKv, ignore, progressNotify, fragment } = this.#spec;
     return {
       key,
@@ -115,6 +133,7 @@ export class Watcher {
   }
 
   #onEvents(response: WatchResponse): void {
+    this.#storeAt = response.header?.revision ?? 0;
     let events = this.#held === undefined ? response.events : this.#held.concat(response.events);
     this.#held = undefined;
     if (response.fragment) {

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { CompactionRequest, PutRequest } from '@conclave/protocol';
 import type { Entry } from '@conclave/raft';
-import { type CrashPolicy, type DiskOperation, Random, SimulatedDisk, VirtualRuntime } from '@conclave/testing';
+import { Random, VirtualRuntime } from '@conclave/testing';
+import { type CrashPolicy, type DiskOperation, SimulatedDisk } from '@conclave/testing/simulation';
 import { type Runtime, systemRuntime } from '@conclave/wire';
 import { describe, expect, test } from 'vitest';
 import { Applier } from '../../apply/apply.ts';

@@ -1,5 +1,6 @@
 import type { Entry, HardState } from '@conclave/raft';
-import { type CrashPolicy, Random, type SectorFate, SimulatedDisk, type SimulatedDiskOptions, VirtualRuntime } from '@conclave/testing';
+import { Random, VirtualRuntime } from '@conclave/testing';
+import { type CrashPolicy, type SectorFate, SimulatedDisk, type SimulatedDiskOptions } from '@conclave/testing/simulation';
 import { describe, expect, test } from 'vitest';
 import type { LogBatch } from '../../replica/ports.ts';
 import { CorruptionError } from '../storage-error.ts';

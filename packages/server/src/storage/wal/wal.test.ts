@@ -1,5 +1,6 @@
 import type { Entry, HardState } from '@conclave/raft';
-import { SimulatedDisk, type SimulatedDiskOptions, VirtualRuntime } from '@conclave/testing';
+import { VirtualRuntime } from '@conclave/testing';
+import { SimulatedDisk, type SimulatedDiskOptions } from '@conclave/testing/simulation';
 import { describe, expect, test } from 'vitest';
 import type { LogBatch } from '../../replica/ports.ts';
 import { StorageError } from '../storage-error.ts';

@@ -1,0 +1,152 @@
+import type { Metadata, Runtime } from '@conclave/wire';
+import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
+import type { CallAttempt, CallReport, InterceptedCall, Middleware } from './middleware.ts';
+
+/** What is known of a call before it passes. */
+export interface PassageInit {
+  readonly kind: InterceptedCall['kind'];
+  readonly path: string;
+  readonly isRepeatable: boolean;
+  /** The instant at which it ends. */
+  readonly deadline: number;
+  /** The message, for the keys in it; undefined: there is none yet. */
+  readonly request: unknown;
+}
+
+/** Whoever wants to pass. One of the two is called, once, later or now. */
+export interface Passenger {
+  onPassed(): void;
+  onRefused(error: ConclaveError): void;
+}
+
+/** The way of one call through the middleware of its client, and what the middleware is told of it afterwards. */
+export class Passage implements InterceptedCall {
+  readonly kind: InterceptedCall['kind'];
+  readonly service: string;
+  readonly method: string;
+  readonly key: Uint8Array | undefined;
+  readonly rangeEnd: Uint8Array | undefined;
+  readonly isRepeatable: boolean;
+  readonly deadlineMs: number;
+  readonly #chain: readonly Middleware[];
+  readonly #runtime: Runtime;
+  readonly #attemptListeners: ((attempt: CallAttempt) => void)[] = [];
+  readonly #endListeners: ((report: CallReport) => void)[] = [];
+  #metadata: Record<string, string> | undefined;
+  #attempts = 0;
+  #endpoint: string | undefined;
+  #failure: CallAttempt['after'];
+  #isEnded = false;
+
+  constructor(chain: readonly Middleware[], runtime: Runtime, init: PassageInit) {
+    const [, service = '', method = ''] = init.path.split('/');
+    this.#chain = chain;
+    this.#runtime = runtime;
+    this.kind = init.kind;
+    this.service = service;
+    this.method = method;
+    this.key = bytesOf(init.request, 'key');
+    this.rangeEnd = bytesOf(init.request, 'rangeEnd');
+    this.isRepeatable = init.isRepeatable;
+    this.deadlineMs = init.deadline - runtime.monotonic();
+  }
+
+  setMetadata(name: string, value: string): void {
+    if (!/^[a-z0-9._-]+$/.test(name) || name.startsWith('grpc-') || name.endsWith('-bin'))
+      throw invalidArgument(`${JSON.stringify(name)} is no name for metadata`);
+    if (!/^[\x20-\x7e]*$/.test(value)) throw invalidArgument(`the value of the metadata ${name} is not printable ASCII`);
+    this.#metadata ??= {};
+    this.#metadata[name] = value;
+  }
+
+  onAttempt(listener: (attempt: CallAttempt) => void): void {
+    this.#attemptListeners.push(listener);
+  }
+
+  onEnd(listener: (report: CallReport) => void): void {
+    this.#endListeners.unshift(listener);
+  }
+
+  enter(passenger: Passenger): void {
+    this.#step(0, passenger);
+  }
+
+  /** What to send: the client's own, and what the middleware adds. Undefined: nothing. */
+  metadata(own: Metadata | undefined): Metadata | undefined {
+    return this.#metadata === undefined ? own : { ...this.#metadata, ...own };
+  }
+
+  /** The call goes out to `endpoint`. */
+  attempt(endpoint: string): void {
+    this.#attempts++;
+    this.#endpoint = endpoint;
+    const after = this.#failure;
+    const attempt: CallAttempt = { number: this.#attempts, endpoint, ...(after !== undefined && { after }) };
+    for (const listener of this.#attemptListeners) this.#tell(listener, attempt);
+  }
+
+  /** An attempt failed; there may be another. */
+  fail(grpcCode: number, message: string): void {
+    this.#failure = { grpcCode, message };
+  }
+
+  end(error: ConclaveError | undefined): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    const report: CallReport = {
+      code: error?.code ?? 'ok',
+      outcome: error?.outcome,
+      error,
+      attempts: this.#attempts,
+      endpoint: this.#endpoint,
+    };
+    for (const listener of this.#endListeners) this.#tell(listener, report);
+  }
+
+  #step(at: number, passenger: Passenger): void {
+    const middleware = this.#chain[at];
+    let hasDecided = false;
+    const refuse = (cause: unknown): void => {
+      if (hasDecided) {
+        this.#complain(cause);
+        return;
+      }
+      hasDecided = true;
+      passenger.onRefused(refused(cause));
+    };
+    const next = (): void => {
+      if (hasDecided) return;
+      hasDecided = true;
+      this.#step(at + 1, passenger);
+    };
+    try {
+      if (middleware === undefined) passenger.onPassed();
+      else middleware(this, next)?.then(undefined, refuse);
+    } catch (cause) {
+      refuse(cause);
+    }
+  }
+
+  #tell<T>(listener: (told: T) => void, told: T): void {
+    try {
+      listener(told);
+    } catch (cause) {
+      this.#complain(cause);
+    }
+  }
+
+  #complain(err: unknown): void {
+    this.#runtime.log.warn({ err, method: this.method }, 'a middleware failed after it let a call pass; the call goes on');
+  }
+}
+
+function bytesOf(request: unknown, field: 'key' | 'rangeEnd'): Uint8Array | undefined {
+  if (typeof request !== 'object' || request === null) return undefined;
+  const value: unknown = (request as Readonly<Record<string, unknown>>)[field];
+  return value instanceof Uint8Array && value.length > 0 ? value : undefined;
+}
+
+function refused(cause: unknown): ConclaveError<'refused'> {
+  const why = cause instanceof Error ? `: ${cause.message}` : '';
+  return new ConclaveError({ code: 'refused', message: `a middleware refused the call${why}`, outcome: 'not-applied', cause });
+}

@@ -1,0 +1,78 @@
+import { onAbort } from '../connection/abort.ts';
+import type { Lease } from '../lease/lease.ts';
+import { Hold, type HoldHost } from './hold.ts';
+import type { Incarnation } from './incarnation.ts';
+import type { HoldState } from './session-state.ts';
+
+/** What a function that a session holds is given. */
+export interface Establishing {
+  /** The session's present lease, to put keys under. */
+  readonly lease: Lease;
+  /** Aborted when the lease is over, the session was handed over, or this is released. Then nobody waits for the function any more. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Establishes something under the session's lease: once for each lease the session has. May return how to take it away again, which is called
+ * when it is released while the lease lives; at the end of a lease its keys go by themselves.
+ *
+ * It should return when it is in place: what lasts, such as waiting to be elected, is begun here and not awaited. An error that may pass
+ * is tried again; any other makes the state `failed`.
+ */
+export type Establish = (establishing: Establishing) => Promise<undefined | (() => Promise<void>)>;
+
+/**
+ * Something that a function establishes for a session.
+ *
+ * @example
+ * ```ts
+ * const pair = session.hold(async ({ lease }) => {
+ *   // Both or none, and both go with the lease.
+ *   await client.txn().then(put('workers/7', 'idle', { lease }), put('zones/eu-1/7', '', { lease })).commit();
+ * });
+ * await pair.placed();
+ * ```
+ */
+export class HeldFunction extends Hold {
+  readonly #establish: Establish;
+  #controller: AbortController | undefined;
+  #takeAway: (() => Promise<void>) | undefined;
+
+  /** @internal */
+  constructor(host: HoldHost, establish: Establish) {
+    super(host, establish.name === '' ? 'what a function establishes' : establish.name);
+    this.#establish = establish;
+  }
+
+  protected async establish({ lease }: Incarnation): Promise<HoldState> {
+    lease.assertHeld();
+    const controller = new AbortController();
+    this.#controller?.abort();
+    this.#controller = controller;
+    this.#takeAway = undefined;
+    const stopListening = onAbort(lease.signal, () => controller.abort(lease.signal.reason));
+    // Not waited for beyond its signal: one that does not heed it must not stand in the way of the next lease.
+    const aborted = new Promise<never>((_, reject) => {
+      onAbort(controller.signal, () => reject(controller.signal.reason));
+    });
+    try {
+      this.#takeAway = await Promise.race([this.#establish({ lease, signal: controller.signal }), aborted]);
+    } catch (error) {
+      stopListening();
+      throw error;
+    }
+    return { state: 'held' };
+  }
+
+  protected async remove(): Promise<void> {
+    await this.#takeAway?.();
+  }
+
+  protected onRelease(): void {
+    this.#controller?.abort(this.released());
+  }
+
+  protected unlisten(): void {
+    if (this.isReleased) this.onRelease();
+  }
+}

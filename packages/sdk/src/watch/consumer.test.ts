@@ -1,0 +1,165 @@
+import {
+  KV,
+  RangeResponse,
+  StatusCode,
+  TxnRequest,
+  TxnResponse,
+  type WatchCreateRequest,
+  WatchRequest,
+  WatchResponse,
+} from '@conclave/protocol';
+import { type Delivery, prefix } from '@conclave/sdk';
+import { type ScriptedClient, type ScriptedStream, scriptedClient } from '@conclave/testkit';
+import { beforeEach, expect, test } from 'vitest';
+
+let scripted: ScriptedClient;
+/** What was written to the cursor. */
+let cursors: string[];
+let creates: WatchCreateRequest[];
+let controller: AbortController;
+let stored: { readonly value: string; readonly modRevision: number } | undefined;
+let deliveries: Delivery[];
+
+beforeEach(async () => {
+  scripted = await scriptedClient();
+  cursors = [];
+  creates = [];
+  deliveries = [];
+  controller = new AbortController();
+  stored = { value: '5 x', modRevision: 6 };
+  scripted.script.onCall = (call) => {
+    const header = { revision: 20 };
+    if (call.path === KV.methods.range.path) {
+      const kvs =
+        stored === undefined ? [] : [{ key: Buffer.from('cursor'), value: Buffer.from(stored.value), modRevision: stored.modRevision }];
+      call.reply(RangeResponse.encode({ header, kvs }));
+    }
+    if (call.path === KV.methods.txn.path) {
+      const { success } = TxnRequest.decode(call.request);
+      cursors.push(Buffer.from(success[0]?.requestPut?.value ?? []).toString());
+      call.reply(TxnResponse.encode({ header, succeeded: true, responses: success.map(() => ({ responsePut: { header } })) }));
+    }
+  };
+  scripted.script.onStream = (stream) => {
+    stream.onWrite = (bytes) => {
+      const { createRequest } = WatchRequest.decode(bytes);
+      if (createRequest === undefined) return;
+      creates.push(createRequest);
+      stream.send(WatchResponse.encode({ header: { revision: 20 }, watchId: createRequest.watchId, created: true }));
+    };
+  };
+});
+
+const consume = () =>
+  scripted.client.consume(prefix('in/'), { cursor: 'cursor', signal: controller.signal }, (delivery) => {
+    deliveries.push(delivery);
+    return [];
+  });
+
+const send = (stream: ScriptedStream, revision: number, keys: readonly string[] = []): void => {
+  const events = keys.map((name) => ({ kv: { key: Buffer.from(`in/${name}`), modRevision: revision, version: 1 } }));
+  stream.send(WatchResponse.encode({ header: { revision }, watchId: creates.at(-1)?.watchId, events }));
+};
+
+test('goes on after its cursor, and moves it with each revision', async () => {
+  const done = consume();
+  await scripted.runtime.advance(10);
+  expect(creates[0]?.startRevision).toBe(6);
+  send(scripted.script.stream, 9, ['a', 'b']);
+  send(scripted.script.stream, 11, ['a']);
+  await scripted.runtime.advance(10);
+  expect(cursors.map((cursor) => cursor.split(' ')[0])).toEqual(['9', '11']);
+  expect(deliveries.map((delivery) => delivery.type === 'events' && delivery.events.length)).toEqual([2, 1]);
+  controller.abort();
+  await scripted.runtime.run(done);
+});
+
+test('moves its cursor when the server says that nothing happened, so that it does not grow old', async () => {
+  const done = consume();
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 4_000);
+  await scripted.runtime.advance(10);
+  expect(cursors.map((cursor) => cursor.split(' ')[0])).toEqual(['4000']);
+  expect(deliveries).toEqual([]);
+  controller.abort();
+  await scripted.runtime.run(done);
+});
+
+test('holds the server back while too much waits, and not for ever', async () => {
+  let release: (() => void) | undefined;
+  const done = scripted.client.consume(prefix('in/'), { cursor: 'cursor', eventsMax: 400, signal: controller.signal }, async (delivery) => {
+    deliveries.push(delivery);
+    await new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    return [];
+  });
+  await scripted.runtime.advance(10);
+  for (let revision = 7; revision < 1_208; revision++) send(scripted.script.stream, revision, ['a']);
+  await scripted.runtime.advance(10);
+  expect(scripted.script.streams.at(-1)?.isPaused).toBe(true);
+  for (let round = 0; round < 4; round++) {
+    release?.();
+    await scripted.runtime.advance(10);
+  }
+  expect(scripted.script.streams.at(-1)?.isPaused).toBe(false);
+  controller.abort();
+  release?.();
+  await scripted.runtime.run(done);
+});
+
+test('told to stop while its body runs, it writes nothing more', async () => {
+  let release: (() => void) | undefined;
+  const done = scripted.client.consume(prefix('in/'), { cursor: 'cursor', signal: controller.signal }, async (_, signal) => {
+    await new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    expect(signal.aborted).toBe(true);
+    return [];
+  });
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.advance(10);
+  controller.abort();
+  release?.();
+  await scripted.runtime.run(done);
+  expect(cursors).toEqual([]);
+});
+
+test('a move that is in doubt is sent again, and finds its own words', async () => {
+  const { onCall } = scripted.script;
+  let attempts = 0;
+  scripted.script.onCall = (call) => {
+    if (call.path !== KV.methods.txn.path) return onCall(call);
+    attempts++;
+    const value = TxnRequest.decode(call.request).success[0]?.requestPut?.value;
+    const kvs = [{ key: Buffer.from('cursor'), value, modRevision: 12 }];
+    if (attempts < 3) call.end(StatusCode.UNAVAILABLE, { message: 'connection lost' });
+    else call.reply(TxnResponse.encode({ header: { revision: 13 }, succeeded: false, responses: [{ responseRange: { kvs } }] }));
+  };
+  const done = consume();
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.advance(2_000);
+  expect(attempts).toBe(3);
+  controller.abort();
+  await scripted.runtime.run(done);
+});
+
+test.each([
+  ['by another consumer', 12, 'cursor-moved'],
+  ['by nobody: then a guard stands against it', 6, 'guard-failed'],
+])('a cursor that was written %s ends it', async (_, modRevision, code) => {
+  const { onCall } = scripted.script;
+  scripted.script.onCall = (call) => {
+    if (call.path !== KV.methods.txn.path) return onCall(call);
+    const kvs = [{ key: Buffer.from('cursor'), value: Buffer.from('9 other'), modRevision }];
+    call.reply(TxnResponse.encode({ header: { revision: 13 }, succeeded: false, responses: [{ responseRange: { kvs } }] }));
+  };
+  const done = consume();
+  const ended = expect(done).rejects.toMatchObject({ code, outcome: 'not-applied' });
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.advance(10);
+  await ended;
+});

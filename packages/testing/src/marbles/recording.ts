@@ -1,0 +1,65 @@
+import type { Subscribable, Unsubscribable } from 'rxjs';
+import { assertMarbles, type MarbleOptions } from './diagram.ts';
+import type { Emission } from './emission.ts';
+
+/** What an Observable does, with its times. Made by {@link TestCluster.record}. */
+export class Recording<T> {
+  readonly #emissions: Emission<T>[] = [];
+  readonly #subscription: Unsubscribable;
+
+  /** @internal */
+  constructor(source: Subscribable<T>, time: { monotonic(): number }, start: number = time.monotonic()) {
+    const atMs = (): number => time.monotonic() - start;
+    this.#subscription = source.subscribe({
+      next: (value) => void this.#emissions.push({ kind: 'next', atMs: atMs(), value }),
+      error: (error: unknown) => void this.#emissions.push({ kind: 'error', atMs: atMs(), error }),
+      complete: () => void this.#emissions.push({ kind: 'complete', atMs: atMs() }),
+    });
+  }
+
+  /** What it did so far. */
+  get emissions(): readonly Emission<T>[] {
+    return this.#emissions;
+  }
+
+  /** The values it emitted so far. */
+  get values(): readonly T[] {
+    return this.#emissions.flatMap((emission) => (emission.kind === 'next' ? [emission.value] : []));
+  }
+
+  /**
+   * Compares what it did so far with a diagram, whose beginning is the moment at which it was subscribed to. See
+   * {@link TestCluster.expectMarbles} for what diagrams say.
+   *
+   * @throws AssertionError with both diagrams and what differs
+   * @example
+   * ```ts
+   * import { map } from 'rxjs';
+   *
+   * const [one, two] = [c.record(client.watch('a')), c.record(client.watch('b').pipe(map(({ value }) => value)))];
+   * await c.advance(20);
+   * await c.run(client.put('b', 'x'));
+   * await c.advance(20);
+   * one.expectMarbles('----');
+   * two.expectMarbles('--x-');
+   * ```
+   */
+  expectMarbles(marbles: string, options: MarbleOptions = {}): void {
+    assertMarbles(this.#emissions, marbles, options);
+  }
+
+  /**
+   * Unsubscribes. What is recorded stays.
+   *
+   * @example
+   * ```ts
+   * const seen = c.record(client.watch('a'));
+   * seen.stop();
+   * await c.run(client.put('a', '1'));
+   * console.log(seen.values.length); // 0
+   * ```
+   */
+  stop(): void {
+    this.#subscription.unsubscribe();
+  }
+}
