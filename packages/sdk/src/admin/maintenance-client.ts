@@ -116,7 +116,7 @@ export class MaintenanceClient {
    * @throws ConclaveError `downgrade-version-invalid`, `downgrade-version-format`, `downgrade-in-progress`; `unimplemented` before etcd 3.5; …
    * @example
    * ```ts
-   * console.log(await client.maintenance.validateDowngrade('3.4')); // 3.5.0
+   * console.log(await client.maintenance.validateDowngrade('3.4'));
    * ```
    */
   validateDowngrade(version: string, options?: RequestOptions): Promise<string> {

@@ -31,12 +31,13 @@ export interface WatchPlan {
  *
  * @example
  * ```ts
- * const watch = client.watch(prefix('config/'));
- * watch.subscribe(async (event) => {
- *   watch.pause(); // at most the few events come that are already here
- *   await apply(event);
- *   watch.resume();
+ * const orders = client.watch(prefix('orders/'));
+ * orders.subscribe(async ({ key }) => {
+ *   orders.pause(); // at most the few events come that are already here
+ *   await client.put(`seen/${key}`, 'yes');
+ *   orders.resume();
  * });
+ * orders.close(); // completes every subscription and loop
  * ```
  */
 export class Watch<T = WatchEvent> extends Feed<T> {
@@ -72,9 +73,9 @@ export class Watch<T = WatchEvent> extends Feed<T> {
    * cannot be believed, `deadline-exceeded` also while the watch is held back, `cancelled`, and what ends the watch
    * @example
    * ```ts
-   * const watch = client.watch(prefix('config/'), { startRevision: 1 });
-   * watch.subscribe(apply);
-   * console.log(`all up to ${await watch.requestProgress()} has been applied`);
+   * const colors = client.watch('config/color', { startRevision: 1 });
+   * colors.subscribe(({ value }) => console.log(value));
+   * console.log(`all up to ${await colors.requestProgress()} has been told`);
    * ```
    */
   async requestProgress(options?: RequestOptions): Promise<bigint> {
