@@ -21,11 +21,13 @@ const onSources = ['--conditions=@conclave/source', '--import', 'tsx'];
 const proofs = ['run', '--config', 'vitest.proofs.config.ts'];
 const parts: readonly Part[] = [
   { name: 'conformance', args: [...onSources, 'scripts/conformance.ts', '--all'] },
-  { name: 'tests that need etcd', args: [vitest, 'run', 'test/e2e', 'packages/server/src/etcdctl', 'packages/server/src/apply'] },
+  { name: 'tests that need etcd', args: [vitest, 'run', 'test/e2e', 'test/watch', 'packages/server/src/etcdctl', 'packages/server/src/apply'] },
   { name: 'interop', args: [vitest, ...proofs, 'test/interop'] },
   { name: 'differential', args: [vitest, ...proofs, 'test/differential'] },
   { name: 'crash', args: [vitest, ...proofs, 'test/crash'] },
   { name: 'store', args: [vitest, ...proofs, 'test/store'] },
+  { name: 'watches', args: [vitest, ...proofs, 'test/watch'] },
+  { name: 'loss of a member', args: [vitest, ...proofs, 'test/e2e'] },
   { name: 'checkers', args: [vitest, ...proofs, 'test/checkers'] },
   { name: 'sim', args: [...onSources, 'test/sim/main.ts', '--seeds', '1000', '--jobs', '2', '--least-speed', '30'] },
   { name: 'mutants', args: [...onSources, 'test/mutants/main.ts'] },

@@ -16,6 +16,9 @@ const refused: Readonly<Record<string, string>> = {
   // Not there yet.
   'sdk/AuthClient.enable': 'unimplemented',
   'sdk/AuthClient.disable': 'unimplemented',
+  'sdk/MaintenanceClient.validateDowngrade': 'unimplemented',
+  'sdk/MaintenanceClient.enableDowngrade': 'unimplemented',
+  'sdk/MaintenanceClient.cancelDowngrade': 'unimplemented',
   'sdk/MemberMaintenance.defragment': 'unimplemented',
   'sdk/MemberMaintenance.hash': 'unimplemented',
   'sdk/MemberMaintenance.snapshot': 'unimplemented',

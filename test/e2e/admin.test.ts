@@ -18,6 +18,9 @@ const pending: Readonly<Record<string, (client: Client, address: string) => Prom
   'maintenance.snapshot': async (client, address) => {
     for await (const _ of client.maintenance.at(address).snapshot());
   },
+  'maintenance.validateDowngrade': (client) => client.maintenance.validateDowngrade('3.6'),
+  'maintenance.enableDowngrade': (client) => client.maintenance.enableDowngrade('3.6'),
+  'maintenance.cancelDowngrade': (client) => client.maintenance.cancelDowngrade(),
   'auth.enable': (client) => client.auth.enable(),
   'auth.disable': (client) => client.auth.disable(),
   'users.add': (client) => client.users.add('ann', { password: 'secret' }),
@@ -145,6 +148,25 @@ describe.each(targets)('against $title', ({ name, start, skip, isEtcd }) => {
         expect(await client.roles.list()).toEqual([]);
         expect(await client.auth.status()).toEqual({ enabled: false, authRevision: 1n });
       });
+    });
+
+  if (isEtcd)
+    test.skipIf(skip !== undefined)('downgrades are judged, begun and ended', async () => {
+      const { maintenance } = client;
+      if (name === 'etcd 3.4') {
+        await expect(maintenance.validateDowngrade('3.3')).rejects.toMatchObject({ code: 'unimplemented', outcome: 'not-applied' });
+        return;
+      }
+      expect(await maintenance.validateDowngrade('3.4')).toBe('3.5.0');
+      await expect(maintenance.validateDowngrade('3.1')).rejects.toMatchObject({ code: 'downgrade-version-invalid' });
+      await expect(maintenance.enableDowngrade('low')).rejects.toMatchObject({ code: 'downgrade-version-format', outcome: 'not-applied' });
+      await expect(maintenance.cancelDowngrade()).rejects.toMatchObject({ code: 'downgrade-not-in-progress', outcome: 'not-applied' });
+      // Done at once, and never answered.
+      const silence = { code: 'deadline-exceeded', outcome: 'unknown' };
+      await expect(maintenance.enableDowngrade('3.4', { deadlineMs: 500 })).rejects.toMatchObject(silence);
+      await expect(maintenance.validateDowngrade('3.4')).rejects.toMatchObject({ code: 'downgrade-in-progress' });
+      await expect(maintenance.cancelDowngrade({ deadlineMs: 500 })).rejects.toMatchObject(silence);
+      expect(await maintenance.validateDowngrade('3.4')).toBe('3.5.0');
     });
 
   if (isEtcd)

@@ -195,6 +195,49 @@ describe.each(
     });
   });
 
+  describe.skipIf(skip !== undefined)('a client with a token from elsewhere', () => {
+    /** As whoever gives out tokens would. */
+    async function issue(): Promise<string> {
+      const raw = new RawClient(grpcTransport({ runtime: systemRuntime() })(server.address));
+      const answer = await raw.unary(Auth.methods.authenticate, { name: user.username, password: user.password });
+      raw.connection.close();
+      return answer.response?.token ?? '';
+    }
+
+    test('is who the token says, and asks for another when the server takes it no longer', async () => {
+      const counted = counting();
+      let asked = 0;
+      const token = (): Promise<string> => {
+        asked++;
+        return issue();
+      };
+      await using client = await connectAs({ token }, { transport: counted.transport });
+      await client.put('app/k', 'v');
+      await expect(client.put('other', 'v')).rejects.toMatchObject({ code: 'permission-denied' });
+      const seen: string[] = [];
+      client.watch('app/k').subscribe(({ value }) => seen.push(value));
+      await pause(tokensOverMs);
+      await client.put('app/k', 'later');
+      await eventually('the event', () => seen.at(-1) === 'later');
+      expect(asked).toBeGreaterThan(1);
+      expect(counted.count('Authenticate')).toBe(0);
+    });
+
+    test('that is a text is told when it is over', async () => {
+      await using client = await connectAs({ token: await issue() });
+      await client.put('app/k', 'v');
+      await pause(tokensOverMs);
+      await expect(client.put('app/k', 'v')).rejects.toMatchObject({ code: 'authentication-failed', outcome: 'not-applied' });
+    });
+
+    test('that is none is told', async () => {
+      await expect(connectAs({ token: 'nonsense' }).then((client) => client.put('app/k', 'v'))).rejects.toMatchObject({
+        code: 'authentication-failed',
+        outcome: 'not-applied',
+      });
+    });
+  });
+
   test.skipIf(skip !== undefined)(
     'watches lose no event and leases stay while tokens run out, users change and connections break',
     async () => {

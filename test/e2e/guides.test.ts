@@ -13,6 +13,11 @@ const etcd = 'etcd 3.5';
 
 describe.each([
   {
+    page: 'watches',
+    servers: [ours, etcd],
+    says: ['put config/color green', 'delete config/color', 'price 50 left out', 'too slow, go on after true', 'told all of it true 2'],
+  },
+  {
     page: 'views',
     servers: [ours, etcd],
     says: ['10.0.0.8:8080@eu-2 1 2', 'already there services/cart/1', 'started 1', 'bills/orders/1 two apples'],

@@ -24,6 +24,7 @@ import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
 import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import type { Watch } from './rx/watch.ts';
 import { openSession, type SessionOptions } from './session/open-session.ts';
 import type { Session } from './session/session.ts';
 import { type Codec, isSchema, json } from './space/codec.ts';
@@ -33,7 +34,6 @@ import type { View } from './view/view.ts';
 import { ViewHub } from './view/view-hub.ts';
 import type { ViewOptions } from './view/view-options.ts';
 import { type ConsumeBody, type ConsumeOptions, Consumer } from './watch/consumer.ts';
-import type { WatchEvent } from './watch/watch-event.ts';
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
@@ -118,9 +118,9 @@ class NamespaceView implements Namespace {
     return runStm(this.#core.engine, this.#prefix, body, options);
   }
 
-  watch(target: Target): Feed<WatchEvent>;
-  watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
-  watch(target: Target, options: WatchOptions = {}): Feed<unknown> {
+  watch(target: Target): Watch;
+  watch<const Options extends WatchOptions>(target: Target, options: Options): Watch<WatchEmission<Options>>;
+  watch(target: Target, options: WatchOptions = {}): Watch<unknown> {
     return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
   }
 
@@ -198,8 +198,8 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
 
   /**
    * Asks the cluster for its members and goes over to their addresses: those that the voting members advertise to clients, with TLS or without
-   * as this client speaks it. An endpoint that is not among them is left once one of them is ready; what is under way on it goes on. Gives the
-   * addresses.
+   * as this client speaks it. With `discovery`, asks DNS instead. An endpoint that is not among them is left once one of them is ready; what is
+   * under way on it goes on. Gives the addresses.
    *
    * @throws ConclaveError `unavailable` also when no member advertises a fitting address, `deadline-exceeded`, …
    * @example

@@ -4,12 +4,13 @@ import { Client, coreOf, type Ring } from './client.ts';
 import { onAbort } from './connection/abort.ts';
 import type { Credentials } from './connection/authenticator.ts';
 import { describeEndpoints } from './connection/balancer.ts';
-import { parseEndpoints } from './connection/endpoint.ts';
+import { type Endpoints, parseEndpoints } from './connection/endpoint.ts';
 import { EndpointSync, type SyncOptions } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
 import { loggingRuntime } from './connection/logging-runtime.ts';
 import type { Middleware } from './connection/middleware.ts';
 import { clampKeepalive } from './connection/slot.ts';
+import { type DiscoveryOptions, SrvDiscovery } from './connection/srv-discovery.ts';
 import { notIdentified } from './connection/token.ts';
 import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
 import { KeyPrefix } from './kv/key-range.ts';
@@ -20,9 +21,16 @@ import type { Metrics } from './metrics/metrics.ts';
 export interface ConnectOptions {
   /**
    * The members to talk to: `host:port`, `http://host:port`, `https://host:port`, `[v6]:port`, `unix:/path`; several as a list or separated by
-   * commas. Calls are spread over those that can be reached. Either all speak TLS or none does.
+   * commas. Calls are spread over those that can be reached. Either all speak TLS or none does. Either this or `discovery` is needed.
    */
-  readonly endpoints: string | readonly string[];
+  readonly endpoints?: string | readonly string[] | undefined;
+  /**
+   * Find the members in DNS, as etcd's own tools do with `--discovery-srv`. Endpoints speak TLS if there are records for that, and must if `tls`
+   * is given. Calls go to those of the best priority that can be reached, shared as the weights say. DNS is asked again when no endpoint can be
+   * reached any more, and as often as `sync` says. As long as `tls.ca` does not say whom to trust, only hosts of the domain itself are taken:
+   * otherwise a forged record could lead to any host with a certificate of its own.
+   */
+  readonly discovery?: DiscoveryOptions | undefined;
   /**
    * Whom to trust and who to be over TLS. Files are read anew for each attempt to connect, so that certificates that were replaced are used
    * without a restart, and connections that stand stay. Default: endpoints with `https://` speak TLS and are recognised by the authorities
@@ -30,13 +38,13 @@ export interface ConnectOptions {
    */
   readonly tls?: TlsOptions | undefined;
   /**
-   * Who the client is. It obtains a token and renews it whenever the server asks for that, under calls, watches and leases that go on. With
-   * a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
+   * Who the client is: a name and a password, or a token from elsewhere. It obtains a token and renews it whenever the server asks for that, under
+   * calls, watches and leases that go on. With a server that does not ask who its clients are, nothing changes. Default: nobody, or whom the server takes the certificate in `tls` for.
    */
   readonly credentials?: Credentials | undefined;
   /**
-   * Follow the members of the cluster as {@link Client.sync} does, again and again. Only where clients can reach what the members advertise
-   * (`--advertise-client-urls`). Default: the endpoints stay as they are given.
+   * Follow the members of the cluster as {@link Client.sync} does, again and again. Without `discovery` only where clients can reach what the
+   * members advertise (`--advertise-client-urls`). Default: the endpoints stay as they are given, or were found.
    */
   readonly sync?: SyncOptions | undefined;
   /** How connections are made. Default: gRPC over TCP, with TLS or without, or unix sockets. */
@@ -89,10 +97,11 @@ const syncFloorMs = 1_000;
  * ```
  */
 export async function connect(options: ConnectOptions): Promise<Client> {
-  const { addresses, isSecure } = parseEndpoints(options.endpoints);
-  const tls = tlsOf(options, isSecure);
+  const source = sourceOf(options);
   const { credentials } = options;
-  if (credentials?.username === '') throw invalidArgument('credentials.username is empty');
+  if (credentials !== undefined && 'username' in credentials && credentials.username === '')
+    throw invalidArgument('credentials.username is empty');
+  if (credentials !== undefined && 'token' in credentials && credentials.token === '') throw invalidArgument('credentials.token is empty');
   const { sync } = options;
   if (sync !== undefined && !(sync.intervalMs >= syncFloorMs)) throw invalidArgument(`sync.intervalMs must be at least ${syncFloorMs}`);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
@@ -100,13 +109,17 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
   const ring = loadedRing ?? (await loadRing());
+  const startedAt = runtime.monotonic();
+  const discovery = source instanceof SrvDiscovery ? source : undefined;
+  const choice = source instanceof SrvDiscovery ? await source.lookUntil(runtime, deadlineMs, options.signal) : source;
+  const tls = tlsOf(options, source.isSecure);
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
   const ordered = options.ordered === true;
   const { middleware } = options;
   if (middleware?.some((one) => typeof one !== 'function') === true) throw invalidArgument('each of middleware must be a function');
   const meter = options.metrics && new Meter(options.metrics, runtime);
   const engine = new Engine({
-    addresses,
+    choice,
     transport,
     runtime,
     deadlineMs,
@@ -118,11 +131,20 @@ export async function connect(options: ConnectOptions): Promise<Client> {
     meter,
   });
   if (meter !== undefined) engine.attach(meter);
-  const endpoints = new EndpointSync(engine, tls !== undefined);
+  const endpoints = new EndpointSync(engine, tls !== undefined, discovery);
   const client = new Client(coreOf(engine, endpoints, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
-  if (options.lazy !== true) await ready(engine, deadlineMs, options.signal);
+  if (options.lazy !== true) await ready(engine, Math.max(1, startedAt + deadlineMs - runtime.monotonic()), options.signal);
   if (sync !== undefined) endpoints.repeat(sync.intervalMs);
   return client;
+}
+
+/** Where the endpoints are from. */
+function sourceOf({ endpoints, discovery, tls, transport }: ConnectOptions): Endpoints | SrvDiscovery {
+  if (endpoints !== undefined && discovery === undefined) return parseEndpoints(endpoints);
+  if (discovery === undefined || endpoints !== undefined) throw invalidArgument('either endpoints or discovery is needed, and not both');
+  // A transport that was passed knows itself what it speaks.
+  const isSecure = tls !== undefined ? true : transport !== undefined ? false : undefined;
+  return new SrvDiscovery(discovery, isSecure, tls?.ca === undefined);
 }
 
 /**

@@ -35,6 +35,7 @@ import {
   text,
   txn,
   type ValueIssue,
+  type Watch,
   type WatchCreated,
   type WatchEvent,
   type WatchProgress,
@@ -113,7 +114,7 @@ export async function transactions(): Promise<void> {
 
 export async function watches(): Promise<void> {
   const plain = client.watch(prefix('config/'));
-  same<typeof plain, Feed<WatchEvent>>(true);
+  same<typeof plain, Watch<WatchEvent>>(true);
   const observable: Observable<WatchEvent> = plain;
   void observable;
   same<string, Awaited<ReturnType<typeof firstKey>>>(true);
@@ -130,6 +131,11 @@ export async function watches(): Promise<void> {
   same<Emitted<typeof notified>, WatchEvent | WatchCreated>(true);
   const silent = client.watch('k', { progressNotify: false });
   same<Emitted<typeof silent>, WatchEvent>(true);
+  const conflated = client.watch('k', { overflow: 'conflate' });
+  same<Emitted<typeof conflated>, WatchEvent>(true);
+  same<ReturnType<typeof conflated.requestProgress>, Promise<bigint>>(true);
+  // @ts-expect-error there is no such way
+  client.watch('k', { overflow: 'drop' });
   const perhaps = client.watch('k', { progressNotify: Boolean(1) });
   same<Emitted<typeof perhaps>, WatchEvent | WatchProgress>(true);
 }

@@ -13,12 +13,13 @@ export type { SnapshotOptions, SnapshotProgress } from './admin/snapshot.ts';
 export type { Credential, User, UserClient } from './admin/user-client.ts';
 export { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
-export type { Credentials } from './connection/authenticator.ts';
+export type { Credentials, PasswordCredentials, TokenCredentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';
 export type { ClientState, ClientStatus } from './connection/client-status.ts';
 export type { SyncOptions } from './connection/endpoint-sync.ts';
 export type { CallAttempt, CallReport, InterceptedCall, Middleware } from './connection/middleware.ts';
 export type { RequestOptions } from './connection/procedure.ts';
+export type { DiscoveryOptions, SrvRecord } from './connection/srv-discovery.ts';
 export {
   type ClientErrorCode,
   ConclaveError,
@@ -67,6 +68,7 @@ export type { GrantOptions, LeaseClient, LeaseInfo } from './lease/lease-client.
 export type { ClientGauges, Metrics } from './metrics/metrics.ts';
 export type { Namespace } from './namespace.ts';
 export type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+export type { Watch } from './rx/watch.ts';
 export type { Establish, Establishing, HeldFunction } from './session/held-function.ts';
 export type { HeldKey, HoldOptions } from './session/held-key.ts';
 export type { Hold } from './session/hold.ts';

@@ -12,6 +12,7 @@ import type { Integer, Key, Value } from './kv/text.ts';
 import type { Txn } from './kv/txn.ts';
 import type { LeaseClient } from './lease/lease-client.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
+import type { Watch } from './rx/watch.ts';
 import type { SessionOptions } from './session/open-session.ts';
 import type { Session } from './session/session.ts';
 import type { Codec } from './space/codec.ts';
@@ -20,7 +21,6 @@ import type { SchemaInput, SchemaOutput, StandardSchemaV1 } from './space/standa
 import type { View } from './view/view.ts';
 import type { ViewOptions } from './view/view-options.ts';
 import type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
-import type { WatchEvent } from './watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
 /**
@@ -150,8 +150,8 @@ export interface Namespace {
    * }
    * ```
    */
-  watch(target: Target): Feed<WatchEvent>;
-  watch<const Options extends WatchOptions>(target: Target, options: Options): Feed<WatchEmission<Options>>;
+  watch(target: Target): Watch;
+  watch<const Options extends WatchOptions>(target: Target, options: Options): Watch<WatchEmission<Options>>;
 
   /**
    * Reads some keys and keeps the copy up to date. Several targets are followed as one: what the view shows is what all of them held at one

@@ -67,6 +67,7 @@ export type { ProcessExit, RunningProcess } from './running-process.ts';
 export { ScratchDir } from './scratch-dir.ts';
 export { type ScriptedClient, scriptedClient } from './scripted-client.ts';
 export { ScriptedCall, ScriptedConnection, type ScriptedFailure, ScriptedStream, ScriptedTransport } from './scripted-transport.ts';
+export { type ScriptedChange, ScriptedWatches } from './scripted-watch.ts';
 export { launchServer, type ServerOptions, serverScript } from './server-process.ts';
 export { type RecordingOptions, recordingTransport } from './sim/recording-transport.ts';
 export { type TestTarget, testTargets } from './targets.ts';

@@ -18,6 +18,7 @@ export async function scriptedClient(
   const runtime = new VirtualRuntime({ seed: seed ?? 1 });
   const script = new ScriptedTransport(runtime);
   prepare?.(script);
-  const client = await runtime.run(connect({ endpoints: 'a:1', runtime, transport: script.transport, ...connectOptions }));
+  const endpoints = connectOptions.discovery === undefined ? 'a:1' : undefined;
+  const client = await runtime.run(connect({ endpoints, runtime, transport: script.transport, ...connectOptions }));
   return { runtime, script, client };
 }

@@ -1,4 +1,9 @@
-import { AlarmRequest_AlarmAction as AlarmAction, Maintenance, AlarmType as WireAlarmType } from '@conclave/protocol';
+import {
+  AlarmRequest_AlarmAction as AlarmAction,
+  DowngradeRequest_DowngradeAction as DowngradeAction,
+  Maintenance,
+  AlarmType as WireAlarmType,
+} from '@conclave/protocol';
 import { parseEndpoints } from '../connection/endpoint.ts';
 import type { Engine } from '../connection/engine.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
@@ -103,6 +108,52 @@ export class MaintenanceClient {
   async moveLeader(id: Integer, options?: RequestOptions): Promise<void> {
     await request(this.#engine, moveLeaderProcedure, { targetId: toMemberId(id) }, options);
   }
+
+  /**
+   * Asks whether the cluster could be downgraded to a version, `major.minor`: that is, to the minor version before its own. Changes nothing.
+   *
+   * @returns the version of the cluster
+   * @throws ConclaveError `downgrade-version-invalid`, `downgrade-version-format`, `downgrade-in-progress`; `unimplemented` before etcd 3.5; …
+   * @example
+   * ```ts
+   * console.log(await client.maintenance.validateDowngrade('3.4'));
+   * ```
+   */
+  validateDowngrade(version: string, options?: RequestOptions): Promise<string> {
+    return request(this.#engine, validateDowngradeProcedure, { action: DowngradeAction.VALIDATE, version }, options);
+  }
+
+  /**
+   * Begins a downgrade to a version, `major.minor`. From then on members of that version may take the place of those there are, one by one. Make a
+   * snapshot first.
+   *
+   * etcd 3.5 does it at once and does not answer, so that the call runs out of time with the outcome `unknown`; {@link validateDowngrade} then fails
+   * with `downgrade-in-progress`.
+   *
+   * @returns the version of the cluster
+   * @throws ConclaveError as {@link MaintenanceClient.validateDowngrade}
+   * @example
+   * ```ts
+   * await client.maintenance.enableDowngrade('3.4');
+   * ```
+   */
+  enableDowngrade(version: string, options?: RequestOptions): Promise<string> {
+    return request(this.#engine, downgradeProcedure, { action: DowngradeAction.ENABLE, version }, options);
+  }
+
+  /**
+   * Ends a downgrade that has begun: members of the lower version may not join any more. etcd 3.5 does not answer here either.
+   *
+   * @returns the version of the cluster
+   * @throws ConclaveError `downgrade-not-in-progress`; `unimplemented` before etcd 3.5; …
+   * @example
+   * ```ts
+   * await client.maintenance.cancelDowngrade();
+   * ```
+   */
+  cancelDowngrade(options?: RequestOptions): Promise<string> {
+    return request(this.#engine, downgradeProcedure, { action: DowngradeAction.CANCEL }, options);
+  }
 }
 
 const wireTypes = { nospace: WireAlarmType.NOSPACE, corrupt: WireAlarmType.CORRUPT } as const;
@@ -113,8 +164,10 @@ function toAlarms({ alarms }: { readonly alarms: readonly { readonly memberId: b
   return alarms.map(({ memberId, alarm }) => ({ memberId, type: types[alarm] ?? 'unknown' }));
 }
 
-const { alarm, moveLeader } = Maintenance.methods;
+const { alarm, moveLeader, downgrade } = Maintenance.methods;
 
 const alarmsProcedure = read(alarm, toAlarms);
 const disarmProcedure = change(alarm, toAlarms);
 const moveLeaderProcedure = change(moveLeader, nothing);
+const validateDowngradeProcedure = read(downgrade, ({ version }) => version);
+const downgradeProcedure = change(downgrade, ({ version }) => version);

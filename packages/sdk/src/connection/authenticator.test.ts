@@ -124,8 +124,55 @@ describe('connecting', () => {
     expect(server.calls.at(-1)?.options.metadata).toEqual({ token: 't1' });
   });
 
-  test.each([{ username: '', password: 'x' }])('as nobody is refused', async (nobody) => {
+  test.each([{ username: '', password: 'x' }, { token: '' }])('as nobody is refused (%o)', async (nobody) => {
     await expect(scriptedClient({ credentials: nobody })).rejects.toMatchObject({ code: 'invalid-argument' });
+  });
+});
+
+describe('a token of the caller', () => {
+  test('goes out as it is, and is asked for again when the server takes it no longer', async () => {
+    let asked = 0;
+    const { runtime, client, server } = await authenticated({ credentials: { token: () => `t${asked++}` } });
+    await runtime.run(client.put('k', 'v'));
+    server.revoke();
+    await runtime.run(Promise.all([client.put('k', 'v'), client.put('k', 'v')]));
+    expect(server.calls.map((call) => call.options.metadata?.['token'])).toEqual(['t0', 't0', 't0', 't1', 't1']);
+    expect([asked, server.logins]).toEqual([2, []]);
+  });
+
+  test('that is a text is not tried twice', async () => {
+    const scripted = await authenticated({ credentials: { token: 't0' } });
+    await scripted.runtime.run(scripted.client.put('k', 'v'));
+    scripted.server.revoke();
+    expect(await rejection(scripted, scripted.client.put('k', 'v'))).toMatchObject({
+      code: 'authentication-failed',
+      outcome: 'not-applied',
+    });
+    expect(scripted.server.calls).toHaveLength(2);
+  });
+
+  const broken = new Error('no issuer');
+  test.each([
+    [
+      'is thrown',
+      () => {
+        throw broken;
+      },
+      broken,
+    ],
+    ['is rejected', () => Promise.reject(broken), broken],
+    ['is empty', () => '', undefined],
+  ])('that %s is told', async (_how, token, cause) => {
+    await expect(authenticated({ credentials: { token } })).rejects.toMatchObject({
+      code: 'authentication-failed',
+      outcome: 'not-applied',
+      cause,
+    });
+  });
+
+  test('that never comes is waited for as long as a call may take', async () => {
+    const scripted = await authenticated({ lazy: true, credentials: { token: () => new Promise<string>(() => {}) } });
+    expect(await rejection(scripted, scripted.client.get('k'))).toMatchObject({ code: 'deadline-exceeded' });
   });
 });
 

@@ -1,13 +1,25 @@
 import { Auth, type AuthenticateRequest, type AuthenticateResponse, type Init } from '@conclave/protocol';
-import { type ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
 import type { Procedure } from './procedure.ts';
 import { anonymous, type Token, type TokenSource, type TokenWaiter, tokenOf } from './token.ts';
 
-/** Who the client is, to a server whose users have passwords. */
-export interface Credentials {
+/** Who the client is: by name and password, or by a token from elsewhere. */
+export type Credentials = PasswordCredentials | TokenCredentials;
+
+/** A user of the server's own. */
+export interface PasswordCredentials {
   readonly username: string;
   /** Without TLS it can be read on its way. */
   readonly password: string;
+}
+
+/** A token that the server takes without having given it out, such as a JWT signed with its key. */
+export interface TokenCredentials {
+  /**
+   * The token, or what gives one: asked when the first call needs it, and again when the server takes the last one no longer. What it throws or
+   * rejects with ends the calls that wait with `authentication-failed`, and is their error's `cause`. A token that is a text has no successor.
+   */
+  readonly token: string | (() => string | Promise<string>);
 }
 
 /** Asks the server for a token. One of the two is called, once, later or now. */
@@ -85,6 +97,34 @@ export class Authenticator implements TokenSource {
       else waiter.onRefused(refusal);
     }
   }
+}
+
+/** Asks the caller for tokens. */
+export function callersTokens({ token }: TokenCredentials): Login {
+  let isGiven = false;
+  return (resolve, reject) => {
+    let isCancelled = false;
+    const refuse = (message: string, cause?: unknown): void => {
+      if (!isCancelled) reject(new ConclaveError({ code: 'authentication-failed', message, outcome: 'not-applied', cause }));
+    };
+    const take = (given: unknown): void => {
+      if (isCancelled) return;
+      if (typeof given !== 'string' || given === '') refuse('credentials.token gave no token');
+      else if (isGiven && typeof token === 'string') refuse('the server does not take credentials.token');
+      else {
+        isGiven = true;
+        resolve(given);
+      }
+    };
+    new Promise((settle) => settle(typeof token === 'string' ? token : token())).then(take, (error: unknown) =>
+      refuse(`credentials.token: ${error instanceof Error ? error.message : String(error)}`, error),
+    );
+    return {
+      cancel: () => {
+        isCancelled = true;
+      },
+    };
+  };
 }
 
 const { authenticate } = Auth.methods;

@@ -1,6 +1,14 @@
 import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
 import type { EndpointJournal } from './endpoint-journal.ts';
+import { type Preferences, turnOf } from './preference.ts';
 import { type KeepaliveSettings, Slot, type SlotListener } from './slot.ts';
+
+/** Which endpoints to use. */
+export interface Choice {
+  readonly addresses: readonly string[];
+  /** Default: all are as good. */
+  readonly preferences?: Preferences | undefined;
+}
 
 /** Told once that some endpoint is ready. */
 export interface Waiter {
@@ -8,7 +16,7 @@ export interface Waiter {
 }
 
 /** Whoever hears of all endpoints. */
-export interface BalancerOwner {
+export interface BalancerOwner extends Pick<SlotListener, 'onProbe'> {
   readonly journal: EndpointJournal;
   /** The status is another. */
   onChange(): void;
@@ -18,7 +26,9 @@ export interface BalancerOwner {
 export interface EndpointStatus {
   readonly address: string;
   readonly state: ConnectionState;
-  /** Why there is no connection, for people; absent while there is one, and before the first failure. */
+  /**
+   * Why there is no connection, or why it is not used although there is one, for people. Absent while all is well, and before the first failure.
+   */
   readonly failure?: string;
 }
 
@@ -36,16 +46,26 @@ export class Balancer {
   #retired: readonly Slot[] = [];
   readonly #waiters = new Set<Waiter>();
   readonly #owner: BalancerOwner;
+  #preferences: Preferences | undefined;
+  /** Those to choose from, in turn; one that is to be chosen more often is in it more often. */
   #ready: readonly Slot[] = [];
   #turn = 0;
   #isClosed = false;
 
-  constructor(addresses: readonly string[], transport: Transport, runtime: Runtime, settings: KeepaliveSettings, owner: BalancerOwner) {
+  constructor(
+    { addresses, preferences }: Choice,
+    transport: Transport,
+    runtime: Runtime,
+    settings: KeepaliveSettings,
+    owner: BalancerOwner,
+  ) {
     this.#owner = owner;
+    this.#preferences = preferences;
     const listener: SlotListener = {
       onChange: (address, state, failure) => owner.journal.change(address, state, failure),
       onState: () => this.#onState(),
       onSuspicion: () => this.#select(),
+      onProbe: (slot, done) => owner.onProbe(slot, done),
     };
     this.#open = (address) => new Slot(address, transport, runtime, settings, listener);
     this.#wanted = new Set(addresses);
@@ -57,8 +77,9 @@ export class Balancer {
    * Goes over to other addresses. Those that are not among them are used until one of the others is ready, for there may be no way to what a
    * member calls its address; and what is under way on them ends in its own time.
    */
-  update(addresses: readonly string[]): void {
+  update({ addresses, preferences }: Choice): void {
     if (this.#isClosed) return;
+    this.#preferences = preferences;
     this.#owner.journal.replace([...this.#wanted], addresses);
     this.#wanted = new Set(addresses);
     const known = new Set(this.#slots.map(({ address }) => address));
@@ -72,8 +93,25 @@ export class Balancer {
     const ready = this.#ready;
     if (ready.length <= 1) return ready[0];
     if (++this.#turn >= ready.length) this.#turn = 0;
-    const chosen = ready[this.#turn];
-    return chosen === avoid ? ready[(this.#turn + 1) % ready.length] : chosen;
+    for (let step = 0; step < ready.length; step++) {
+      const chosen = ready[(this.#turn + step) % ready.length];
+      if (chosen !== avoid) return chosen;
+    }
+    return avoid;
+  }
+
+  /** One that is ready and of which nothing bad is known, and none of these; undefined: there is none. */
+  better(than: readonly Slot[]): Slot | undefined {
+    const ready = this.#ready;
+    // From the next in turn on, so that not all go to the same.
+    for (let step = 1; step <= ready.length; step++) {
+      const at = (this.#turn + step) % ready.length;
+      const slot = ready[at] as Slot;
+      if (slot.isSuspect || than.includes(slot)) continue;
+      this.#turn = at;
+      return slot;
+    }
+    return undefined;
   }
 
   /** Whether an endpoint other than `than` is ready. */
@@ -129,7 +167,7 @@ export class Balancer {
   #select(): void {
     const ready = this.#slots.filter((slot) => slot.state === 'ready');
     const trusted = ready.filter((slot) => !slot.isSuspect);
-    this.#ready = trusted.length > 0 ? trusted : ready;
+    this.#ready = turnOf(trusted.length > 0 ? trusted : ready, this.#preferences);
   }
 
   #release(): void {

@@ -3,7 +3,7 @@ import { describeEndpoints, type EndpointStatus } from './balancer.ts';
 /**
  * - `connecting`: no endpoint is ready: not yet, or not any more since a moment ago.
  * - `ready`: calls are answered, as far as can be told.
- * - `degraded`: the same, but some endpoint cannot be reached.
+ * - `degraded`: the same, but some endpoint cannot be reached, or keeps failing and is left alone.
  * - `failed`: no endpoint can be reached, or the server does not accept the credentials. The client goes on trying.
  * - `closed`: for good.
  */

@@ -1,18 +1,20 @@
 import type { Runtime, Transport } from '@conclave/wire';
 import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave-error.ts';
 import type { Meter } from '../metrics/meter.ts';
-import { Authenticator, authenticateProcedure, type Credentials, type Login } from './authenticator.ts';
-import { Balancer } from './balancer.ts';
+import { Authenticator, authenticateProcedure, type Credentials, callersTokens, type Login } from './authenticator.ts';
+import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
 import { EndpointJournal } from './endpoint-journal.ts';
 import type { Middleware } from './middleware.ts';
+import { probe } from './probe.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
 import type { KeepaliveSettings } from './slot.ts';
+import { anonymous } from './token.ts';
 import { UnaryCall } from './unary-call.ts';
 
 export interface EngineOptions {
-  readonly addresses: readonly string[];
+  readonly choice: Choice;
   readonly transport: Transport;
   readonly runtime: Runtime;
   readonly deadlineMs: number;
@@ -54,9 +56,10 @@ export class Engine implements CallHost {
     this.#deadlineMs = options.deadlineMs;
     this.order = options.ordered ? new ReadOrder() : undefined;
     this.authenticator = options.credentials && new Authenticator(this.#loginAs(options.credentials), () => this.#onRefusal());
-    this.balancer = new Balancer(options.addresses, options.transport, options.runtime, options.keepalive, {
+    this.balancer = new Balancer(options.choice, options.transport, options.runtime, options.keepalive, {
       journal: new EndpointJournal(options.runtime.log, options.meter),
       onChange: () => this.#tellStatus(),
+      onProbe: (slot, done) => probe(slot, this.runtime, (this.authenticator?.token ?? anonymous).call, done),
     });
   }
 
@@ -94,7 +97,7 @@ export class Engine implements CallHost {
   at(address: string): Engine {
     const known = this.#members.get(address);
     if (known !== undefined) return known;
-    const member = new Engine({ ...this.#options, addresses: [address] });
+    const member = new Engine({ ...this.#options, choice: { addresses: [address] } });
     if (this.#isClosed) member.close();
     else this.#members.set(address, member);
     return member;
@@ -129,7 +132,9 @@ export class Engine implements CallHost {
     this.#statusListeners.clear();
   }
 
-  #loginAs({ username: name, password }: Credentials): Login {
+  #loginAs(credentials: Credentials): Login {
+    if ('token' in credentials) return callersTokens(credentials);
+    const { username: name, password } = credentials;
     // Those who wait for the token have deadlines of their own.
     const options = { deadlineMs: Number.POSITIVE_INFINITY };
     return (resolve, reject) => {

@@ -5,7 +5,7 @@ import { Backoff } from './backoff.ts';
 import type { Engine } from './engine.ts';
 import { askMember } from './member-question.ts';
 import { Passage } from './passage.ts';
-import type { Slot } from './slot.ts';
+import type { MovableStream, Slot } from './slot.ts';
 import { anonymous, refusalsMax, type Token } from './token.ts';
 
 const reopenInitialMs = 20;
@@ -25,7 +25,7 @@ export interface PersistentStreamHandler {
 }
 
 /** A stream that is opened again, elsewhere if possible, whenever it breaks. What must be said again on a new one is the handler's matter. */
-export class PersistentStream {
+export class PersistentStream implements MovableStream {
   readonly #engine: Engine;
   readonly #path: string;
   readonly #handler: PersistentStreamHandler;
@@ -136,6 +136,10 @@ export class PersistentStream {
     return true;
   }
 
+  onShunned(): void {
+    if (this.#slot !== undefined && this.#engine.balancer.better([this.#slot]) !== undefined) this.reopen();
+  }
+
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -182,6 +186,7 @@ export class PersistentStream {
     this.#slot = slot;
     this.#token = token;
     slot.begin(false);
+    slot.carry(this);
     this.#passage?.attempt(slot.address);
     const options = { metadata: this.#passage?.metadata(token.stream) ?? token.stream };
     const stream: ClientStream = slot.connection.stream(this.#path, options, {
@@ -234,6 +239,7 @@ export class PersistentStream {
     this.#stream = undefined;
     this.#slot = undefined;
     this.#avoid = slot;
+    slot.drop(this);
     slot.end(false, heard);
     this.#endPassage(error);
   }

@@ -1,8 +1,13 @@
-import type { Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import { StatusCode } from '@conclave/protocol';
+import type { CallEnd, Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import { isAnswer, isMemberAtFault } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
+import { Breaker } from './breaker.ts';
 
 /** How long an awaited answer may be silent before the peer is asked whether it lives. */
 const awaitedSilenceMs = 500;
+/** A call that was there for so many looks has waited between half a second and one. */
+const slowTicks = 2;
 /** Between two pings without word from the server in between: servers count closer ones as abuse from 5 s down and hang up. */
 const pingFloorMs = 6_000;
 const reconnectInitialMs = 50;
@@ -28,6 +33,20 @@ export interface SlotListener {
   onState(): void;
   /** `isSuspect` changed. */
   onSuspicion(): void;
+  /** Ask the endpoint something that only a sound one can answer. */
+  onProbe(slot: Slot, done: (isWell: boolean) => void): void;
+}
+
+/** A call whose answer is awaited. */
+export interface AwaitedCall {
+  /** It has waited for long, half a second or more. Told again and again. */
+  onSlow(): void;
+}
+
+/** A stream that can go on elsewhere. */
+export interface MovableStream {
+  /** The endpoint is left alone from now on. */
+  onShunned(): void;
 }
 
 /**
@@ -41,6 +60,12 @@ export class Slot {
   readonly #settings: KeepaliveSettings;
   readonly #listener: SlotListener;
   readonly #backoff: Backoff;
+  readonly #breaker: Breaker;
+  /** And at which tick each began. */
+  readonly #calls = new Map<AwaitedCall, number>();
+  readonly #streams = new Set<MovableStream>();
+  /** How many ticks there were. */
+  #ticks = 0;
   #connection: Connection;
   #unsubscribe: () => void = () => {};
   #isClosed = false;
@@ -73,6 +98,8 @@ export class Slot {
     this.#settings = settings;
     this.#listener = listener;
     this.#backoff = new Backoff(runtime, reconnectInitialMs, reconnectMaxMs);
+    const onProbe = (done: (isWell: boolean) => void): void => listener.onProbe(this, done);
+    this.#breaker = new Breaker(runtime, onProbe, () => this.#onBreaker());
     this.#connection = this.#open();
   }
 
@@ -88,9 +115,9 @@ export class Slot {
     return this.#isClosed;
   }
 
-  /** Why there is no connection, once there was a failure; undefined while there is one. */
+  /** Why there is no connection, once there was a failure, or why the one there is should not be used. */
   get failure(): string | undefined {
-    return this.#failure;
+    return this.#failure ?? this.#breaker.reason;
   }
 
   /** Whether the last attempt to connect failed. A connection that is lost is only the beginning of the next attempt. */
@@ -98,9 +125,9 @@ export class Slot {
     return this.#isUnreachable;
   }
 
-  /** Whether the peer owes a sign of life. What can go elsewhere should. */
+  /** Whether the peer owes a sign of life, or keeps failing. What can go elsewhere should. */
   get isSuspect(): boolean {
-    return this.#isPinging;
+    return this.#isPinging || this.#breaker.reason !== undefined;
   }
 
   /** Connects unless it is connected, connecting, or pausing after a failure. A pause counts from now on as work that keeps the process up. */
@@ -114,8 +141,9 @@ export class Slot {
     }
   }
 
-  /** A call or stream starts here. */
-  begin(isAwaited: boolean): void {
+  /** A call or stream starts here; `call` is told if it waits for long. */
+  begin(isAwaited: boolean, call?: AwaitedCall): void {
+    if (call !== undefined) this.#calls.set(call, this.#ticks);
     if (this.#inFlight++ === 0) this.#heard = true;
     if (!isAwaited) {
       if (this.#tickTimer === undefined) this.#setTick();
@@ -130,11 +158,34 @@ export class Slot {
   }
 
   /** It ended. Calls for each `begin` once, on the slot as it is then: a replaced connection ends its calls first. */
-  end(wasAwaited: boolean, heard: boolean): void {
+  end(wasAwaited: boolean, heard: boolean, call?: AwaitedCall): void {
+    if (call !== undefined) this.#calls.delete(call);
     this.#inFlight--;
     if (wasAwaited) this.#awaiting--;
     if (heard) this.#heard = true;
     if (this.#isRetired && this.#inFlight === 0) this.close();
+  }
+
+  /** A stream is open here that can go on elsewhere. */
+  carry(stream: MovableStream): void {
+    this.#streams.add(stream);
+  }
+
+  drop(stream: MovableStream): void {
+    this.#streams.delete(stream);
+  }
+
+  /** What the end of a call says of the endpoint. A time that was up says something only of a call that was slow. */
+  judge(end: CallEnd, isSlow: boolean): void {
+    if (end.code === 0) this.#breaker.succeed();
+    else if (!isMemberAtFault(end)) {
+      if (isAnswer(end) && end.code !== StatusCode.CANCELLED) this.#breaker.succeed();
+    } else if (isSlow || end.code !== StatusCode.DEADLINE_EXCEEDED) this.fail(end.message);
+  }
+
+  /** It did not answer as it should, though it was there. */
+  fail(why: string): void {
+    if (this.state === 'ready' && !this.#isClosed) this.#breaker.fail(why);
   }
 
   /** The peer spoke. */
@@ -157,6 +208,7 @@ export class Slot {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unsubscribe();
+    this.#breaker.reset();
     for (const timer of [this.#retryTimer, this.#connectTimer, this.#tickTimer]) timer?.cancel();
     this.#connection.close();
   }
@@ -179,6 +231,7 @@ export class Slot {
       this.#failure = undefined;
       this.#isUnreachable = false;
       this.#isAttempt = false;
+      this.#breaker.reset();
     }
     if (state === 'failed') this.#failure = this.#connection.failure ?? 'the connection failed';
     this.#listener.onChange(this.address, state, this.#failure);
@@ -231,6 +284,12 @@ export class Slot {
     this.#tickTimer = undefined;
     // With nothing under way silence says nothing, and pings would be counted against us.
     if (this.#inFlight === 0) return;
+    this.#ticks++;
+    // In the order in which they began.
+    for (const [call, beganAt] of this.#calls) {
+      if (this.#ticks - beganAt < slowTicks) break;
+      call.onSlow();
+    }
     const elapsedMs = this.#tickMs;
     this.#setTick();
     if (this.#heard) {
@@ -241,6 +300,11 @@ export class Slot {
     }
     this.#silentMs += elapsedMs;
     if (this.#silentMs >= (this.#awaiting > 0 ? awaitedSilenceMs : this.#settings.keepaliveMs)) this.#ping();
+  }
+
+  #onBreaker(): void {
+    this.#listener.onState();
+    if (this.#breaker.reason !== undefined) for (const stream of [...this.#streams]) stream.onShunned();
   }
 
   #ping(): void {

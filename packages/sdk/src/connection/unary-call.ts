@@ -1,13 +1,14 @@
 import type { Call, CallEnd, CallOptions, Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
-import { fromCallEnd, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
+import { fromCallEnd, isAnswer, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
 import { cancelled, heldBack, stale, unreachable } from './call-errors.ts';
+import { type Attempt, Hedges } from './hedges.ts';
 import { Passage } from './passage.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
-import type { Slot } from './slot.ts';
+import type { AwaitedCall, Slot } from './slot.ts';
 import { notIdentified, refusalsMax, type Token } from './token.ts';
 
 const retryInitialMs = 20;
@@ -21,7 +22,7 @@ const DEADLINE_EXCEEDED = 4;
  * A mutation goes out again only when its transport proves that no server saw it. Everything else that is not an answer is reported, with
  * what is known of the effect.
  */
-export class UnaryCall<Request, Response, Context, Result> {
+export class UnaryCall<Request, Response, Context, Result> implements AwaitedCall {
   readonly #host: CallHost;
   readonly #procedure: Procedure<Request, Response, Context, Result>;
   readonly #request: Uint8Array;
@@ -41,6 +42,9 @@ export class UnaryCall<Request, Response, Context, Result> {
   /** How many tokens were refused. */
   #refusals = 0;
   #call: Call | undefined;
+  /** Made when the call is slow. */
+  #hedges: Hedges | undefined;
+  #isSlow = false;
   /** The last failure, for when there is no next attempt. */
   #failure: CallEnd | undefined;
   #backoff: Backoff | undefined;
@@ -154,12 +158,35 @@ export class UnaryCall<Request, Response, Context, Result> {
   #send(slot: Slot): void {
     if (this.#slot !== undefined) this.#noteRepeat(slot);
     this.#slot = slot;
-    slot.begin(true);
+    this.#isSlow = false;
+    slot.begin(true, this);
     this.#passage?.attempt(slot.address);
     this.#procedure.onSend?.(this.#context);
-    this.#call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) =>
-      this.#onDone(end, response),
-    );
+    const call = slot.connection.unary(this.#procedure.path, this.#request, this.#callOptions(), (end, response) => {
+      if (this.#call === call) this.#onDone(slot, end, response);
+    });
+    this.#call = call;
+  }
+
+  /**
+   * A read that has waited for long is also asked of another endpoint of which nothing bad is known, and later of a third one. The first answer
+   * counts. What was asked first goes on: it may merely be much.
+   */
+  onSlow(): void {
+    this.#isSlow = true;
+    const { isRepeatable, onSend, path } = this.#procedure;
+    if (this.#call === undefined || this.#isCancelled || !isRepeatable || onSend !== undefined) return;
+    this.#hedges ??= new Hedges();
+    const slot = this.#hedges.next(this.#host, this.#slot as Slot);
+    if (slot === undefined) return;
+    this.#noteRepeat(slot);
+    slot.begin(true, this);
+    this.#passage?.attempt(slot.address);
+    const call = slot.connection.unary(path, this.#request, this.#callOptions(), (end, response) => {
+      if (this.#call === call) this.#onDone(slot, end, response);
+      else this.#onHedgeDone({ slot, call }, end, response);
+    });
+    this.#hedges.add({ slot, call });
   }
 
   #noteRepeat(slot: Slot): void {
@@ -177,21 +204,56 @@ export class UnaryCall<Request, Response, Context, Result> {
     return isTimed ? { deadline: this.#deadline, metadata } : { metadata };
   }
 
-  #onDone(end: CallEnd, response: Uint8Array | undefined): void {
+  #onDone(slot: Slot, end: CallEnd, response: Uint8Array | undefined): void {
     this.#call = undefined;
-    const slot = this.#slot as Slot;
+    this.#judge(slot, end, this.#isSlow);
     if (end.code === 0) {
-      slot.end(true, true);
+      this.#dropHedges();
       this.#succeed(response as Uint8Array, slot);
       return;
     }
-    slot.end(true, !end.notProcessed && end.code !== DEADLINE_EXCEEDED);
     this.#passage?.fail(end.code, end.message);
+    const next = this.#host.isClosed || this.#isCancelled || !this.#mayRepeat(end) ? undefined : this.#hedges?.shift();
+    if (next !== undefined) {
+      this.#slot = next.slot;
+      this.#call = next.call;
+      return;
+    }
+    this.#dropHedges();
     if (this.#host.isClosed) this.#fail(this.#host.closedError(this.#outcomeOf(end)));
     else if (this.#isCancelled) this.#fail(cancelled(this.#signal, this.#outcomeOf(end)));
     else if (this.#mayRenew(end)) this.#renew(end, slot);
     else if (this.#mayRepeat(end)) this.#retry(end, slot);
     else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
+  }
+
+  #onHedgeDone({ slot, call }: Attempt, end: CallEnd, response: Uint8Array | undefined): void {
+    const others = this.#hedges?.remove(call);
+    if (others === undefined) return;
+    this.#judge(slot, end, false);
+    // Whatever else became of it, the first attempt is still under way.
+    if (end.code !== 0) return;
+    const first = { slot: this.#slot as Slot, call: this.#call as Call };
+    this.#call = undefined;
+    for (const older of [first, ...others]) older.slot.fail('others answer what it does not');
+    this.#drop(first);
+    this.#dropHedges();
+    this.#succeed(response as Uint8Array, slot);
+  }
+
+  #dropHedges(): void {
+    if (this.#hedges !== undefined) for (const hedge of this.#hedges.clear()) this.#drop(hedge);
+  }
+
+  #drop({ slot, call }: Attempt): void {
+    slot.end(true, false, this);
+    call.cancel();
+  }
+
+  /** An attempt has ended. */
+  #judge(slot: Slot, end: CallEnd, isSlow: boolean): void {
+    slot.end(true, isAnswer(end), this);
+    slot.judge(end, isSlow);
   }
 
   #mayRepeat(end: CallEnd): boolean {

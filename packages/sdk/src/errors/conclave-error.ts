@@ -48,6 +48,8 @@ export type ClientErrorCode =
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'
+  /** A loop over a watch with `overflow: 'fail'` was too slow. See `details`. */
+  | 'watch-overflow'
   /** The id given to {@link Txn.once} marks another transaction; nothing was done. `details` tell of that one. */
   | 'once-mismatch'
   /** Another consumer writes the same cursor. */
@@ -79,23 +81,28 @@ export type ErrorDetails<Code extends string> = Code extends 'compacted'
       /** History before this revision is gone. Absent when a read, not a watch, met the compaction. */
       readonly compactRevision?: bigint;
     }
-  : Code extends 'result-unavailable' | 'once-mismatch'
+  : Code extends 'watch-overflow'
     ? {
-        /** Which branch the transaction took that was done under the id: `then`. */
-        readonly succeeded: boolean;
-        /** The revision it made. */
+        /** All changes up to here were told. */
         readonly revision: bigint;
       }
-    : Code extends 'invalid-value'
+    : Code extends 'result-unavailable' | 'once-mismatch'
       ? {
-          /** The key, within its space. */
-          readonly key: string;
-          /** What is wrong. */
-          readonly issues: readonly ValueIssue[];
-          /** The revision that wrote it; absent for a value that was to be written. */
-          readonly revision?: bigint | undefined;
+          /** Which branch the transaction took that was done under the id: `then`. */
+          readonly succeeded: boolean;
+          /** The revision it made. */
+          readonly revision: bigint;
         }
-      : Readonly<Record<string, unknown>>;
+      : Code extends 'invalid-value'
+        ? {
+            /** The key, within its space. */
+            readonly key: string;
+            /** What is wrong. */
+            readonly issues: readonly ValueIssue[];
+            /** The revision that wrote it; absent for a value that was to be written. */
+            readonly revision?: bigint | undefined;
+          }
+        : Readonly<Record<string, unknown>>;
 
 /** What a {@link ConclaveError} is made from. */
 export interface ConclaveErrorInit<Code extends string> {

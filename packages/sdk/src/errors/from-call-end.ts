@@ -42,6 +42,17 @@ export function isTransient(end: CallEnd): boolean {
   return row.retry === 'unavailable' || row.retry === 'other-member';
 }
 
+/** Whether the end is the server's own word, and not a connection that was lost or a time that was up. */
+export function isAnswer(end: CallEnd): boolean {
+  return end.code === 0 || (!end.notProcessed && end.code !== StatusCode.DEADLINE_EXCEEDED);
+}
+
+/** Whether what ended so says something about the member that was asked, and not about what was asked of it. */
+export function isMemberAtFault(end: CallEnd): boolean {
+  if (end.notProcessed || end.code === StatusCode.CANCELLED) return false;
+  return end.code === StatusCode.DEADLINE_EXCEEDED || isTransient(end);
+}
+
 /** Whether a stream that ended so would end so again: it was refused for what it asks, not lost on the way. */
 export function isRefusedStream(end: CallEnd): boolean {
   if (end.notProcessed) return false;

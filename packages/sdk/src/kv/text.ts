@@ -19,6 +19,11 @@ export function toText(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
 }
 
+/** Bytes as a string to compare by: one character a byte, so that any two differ. */
+export function idOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+}
+
 export function concatBytes(head: Uint8Array, tail: Uint8Array): Uint8Array {
   const joined = new Uint8Array(head.length + tail.length);
   joined.set(head);

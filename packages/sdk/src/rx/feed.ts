@@ -28,16 +28,16 @@ export interface FeedSink<T> {
 export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDisposable {
   readonly #open: (sink: FeedSink<T>) => Source;
   readonly #bounds: QueueBounds<T>;
-  readonly #active = new Set<() => void>();
+  /** What subscriptions and loops draw from, with how to complete each. One collection for both: there may be very many feeds. */
+  readonly #active = new Map<Source, () => void>();
 
   /** @internal */
   constructor(open: (sink: FeedSink<T>) => Source, bounds: QueueBounds<T>) {
     super((subscriber) => {
       const source = open(subscriber);
-      const close = (): void => subscriber.complete();
-      this.#active.add(close);
+      this.#active.set(source, () => subscriber.complete());
       return () => {
-        this.#active.delete(close);
+        this.#active.delete(source);
         source.cancel();
       };
     });
@@ -49,31 +49,84 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
     const queue = new EventQueue<T>(this.#bounds);
     let source: Source | undefined;
     const end = (ending?: { error: unknown }): void => {
-      this.#active.delete(close);
+      if (source !== undefined) this.#active.delete(source);
       queue.end(ending);
     };
     const close = (): void => {
       end();
       source?.cancel();
     };
-    this.#active.add(close);
-    source = this.#open({ next: (value) => queue.push(value), error: (error) => end({ error }), complete: () => end() });
+    let isEnded = false;
+    source = this.#open({
+      next: (value) => queue.push(value),
+      error: (error) => {
+        isEnded = true;
+        end({ error });
+      },
+      complete: () => {
+        isEnded = true;
+        end();
+      },
+    });
+    // It may have ended while it was opened.
+    if (!isEnded) this.#active.set(source, close);
     const { pause, resume } = source;
     queue.attach({ pause: pause.bind(source), resume: resume.bind(source), cancel: close });
     return queue;
   }
 
+  /** What is being drawn from. */
+  protected get sources(): readonly Source[] {
+    return [...this.#active.keys()];
+  }
+
   /** @internal The same feed with something else in place of each value, in the same order. What `map` throws ends it, and its source. */
-  through<U>(map: (value: T) => U | Promise<U>, sizeOf: (value: U) => number): Feed<U> {
-    return new Feed<U>(mappedSource(this.#open, map), { countMax: this.#bounds.countMax, sizeOf });
+  through<U>(map: (value: T) => U | Promise<U>): Feed<U> {
+    return new MappedFeed(this, this.#open, map);
   }
 
   /** Ends every subscription and loop as completed. */
   close(): void {
-    for (const close of [...this.#active]) close();
+    for (const close of [...this.#active.values()]) close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
+  }
+}
+
+/** A loop over it maps what it asks for when it asks for it: what waits, and is bounded, is what the source told. */
+class MappedFeed<T, U> extends Feed<U> {
+  readonly #source: Feed<T>;
+  readonly #map: (value: T) => U | Promise<U>;
+
+  constructor(source: Feed<T>, open: (sink: FeedSink<T>) => Source, map: (value: T) => U | Promise<U>) {
+    super(mappedSource(open, map), { countMax: Number.POSITIVE_INFINITY });
+    this.#source = source;
+    this.#map = map;
+  }
+
+  override [Symbol.asyncIterator](): AsyncIterator<U, undefined> {
+    const values = this.#source[Symbol.asyncIterator]();
+    const end = async (): Promise<IteratorReturnResult<undefined>> => {
+      await values.return?.();
+      return { done: true, value: undefined };
+    };
+    const next = async (): Promise<IteratorResult<U, undefined>> => {
+      const step = await values.next();
+      if (step.done === true) return step;
+      try {
+        return { done: false, value: await this.#map(step.value) };
+      } catch (error) {
+        await end();
+        throw error;
+      }
+    };
+    return { next, return: end };
+  }
+
+  override close(): void {
+    super.close();
+    this.#source.close();
   }
 }

@@ -66,11 +66,17 @@ test.each([
   expect(told).toEqual(['cancel']);
 });
 
-test('the source is held back and let go on as told, and cancelled', () => {
-  const { handle, told, sink, heard } = mapped(later);
-  handle.pause();
-  handle.resume();
+test('the source is held back while too many values wait, and is let go on, and cancelled', async () => {
+  const waiting: (() => void)[] = [];
+  const { handle, told, sink, heard } = mapped(() => new Promise((resolve) => waiting.push(() => resolve('mapped'))));
+  for (let n = 0; n < 1_001; n++) sink.next(n);
+  expect(told).toEqual(['pause']);
+  for (let n = 0; n < 501; n++) {
+    waiting.shift()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect([told, heard.length]).toEqual([['pause', 'resume'], 501]);
   handle.cancel();
   sink.next(1);
-  expect([told, heard]).toEqual([['pause', 'resume', 'cancel'], []]);
+  expect([told, heard.length]).toEqual([['pause', 'resume', 'cancel'], 501]);
 });

@@ -1,9 +1,12 @@
 import { concatMap, type ObservableInput, type Observer, of, Subject, throwError } from 'rxjs';
 import type { Source } from '../watch/event-queue.ts';
 
+/** No more values than this need wait for a map that takes time: then the source is held back. */
+const waitingMax = 1_000;
+
 /**
- * Opens the same source with something else in place of each value, in the same order, even where that takes time. What `map` throws ends it,
- * and the source.
+ * Opens the same source for a subscriber, with something else in place of each value, in the same order, even where that takes time. What `map`
+ * throws ends it, and the source.
  */
 export function mappedSource<T, U>(open: (sink: Observer<T>) => Source, map: (value: T) => U | Promise<U>): (sink: Observer<U>) => Source {
   return (sink) => {
@@ -11,8 +14,16 @@ export function mappedSource<T, U>(open: (sink: Observer<T>) => Source, map: (va
     const steps = new Subject<() => ObservableInput<U>>();
     let source: Source | undefined;
     let isEnded = false;
+    let waiting = 0;
+    let isPaused = false;
     const subscription = steps.pipe(concatMap((step) => step())).subscribe({
-      next: (value) => sink.next(value),
+      next: (value) => {
+        waiting--;
+        sink.next(value);
+        if (!isPaused || waiting * 2 > waitingMax) return;
+        isPaused = false;
+        source?.resume();
+      },
       error: (error) => {
         isEnded = true;
         source?.cancel();
@@ -25,20 +36,28 @@ export function mappedSource<T, U>(open: (sink: Observer<T>) => Source, map: (va
       return other instanceof Promise ? other : of(other);
     };
     const opened = open({
-      next: (value) => steps.next(() => step(value)),
+      next: (value) => {
+        waiting++;
+        steps.next(() => step(value));
+        if (isPaused || waiting < waitingMax) return;
+        isPaused = true;
+        source?.pause();
+      },
       error: (error) => steps.next(() => throwError(() => error)),
       complete: () => steps.complete(),
     });
     source = opened;
     // It may have failed while it was opened.
     if (isEnded) opened.cancel();
+    else if (isPaused) opened.pause();
     return {
       cancel: () => {
         subscription.unsubscribe();
         opened.cancel();
       },
-      pause: () => opened.pause(),
-      resume: () => opened.resume(),
+      // Subscribers cannot ask for time.
+      pause() {},
+      resume() {},
     };
   };
 }

@@ -122,8 +122,7 @@ export class Space<In, Out = In> {
   watch(target?: Target): Feed<EntryEvent<Out>>;
   watch<const Options extends EntryWatchOptions>(target: Target | undefined, options: Options): Feed<EntryEmission<Out, Options>>;
   watch(target: Target = allKeys(), options: EntryWatchOptions = {}): Feed<unknown> {
-    const sizeOf = (emitted: unknown): number => (isEntryEvent(emitted) ? emitted.event.kv.valueBytes.length : 0);
-    return this.#keys.watch(target, options).through((emitted) => this.#emission(emitted), sizeOf);
+    return this.#keys.watch(target, options).through((emitted) => this.#emission(emitted));
   }
 
   /**
@@ -216,10 +215,6 @@ export class EntryScan<T> implements AsyncIterable<Entry<T>> {
     for await (const kv of this.#scan) yield this.#decode(kv);
     return undefined;
   }
-}
-
-function isEntryEvent(emitted: unknown): emitted is EntryEvent<unknown> {
-  return typeof emitted === 'object' && emitted !== null && 'event' in emitted;
 }
 
 function invalidValue(key: string, cause: unknown, revision?: bigint): ConclaveError {

@@ -1,6 +1,6 @@
+import { idOf } from '../kv/text.ts';
 import type { FeedSink, FeedSource } from '../rx/feed.ts';
 import { merged, type ViewChange, type ViewResync } from './view-change.ts';
-import { idOf } from './view-store.ts';
 
 /**
  * One who follows a view's changes. While held back it is told nothing, and afterwards what the changes of each key amount to: what waits is

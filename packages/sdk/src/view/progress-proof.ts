@@ -1,28 +1,8 @@
-import { type Init, KV, Maintenance, type TxnRequest, type TxnResponse } from '@conclave/protocol';
+import { type Init, KV, type TxnRequest, type TxnResponse } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure } from '../connection/procedure.ts';
 import type { UnaryCall } from '../connection/unary-call.ts';
-import type { WatchStream } from '../watch/watch-stream.ts';
 import type { ViewPart } from './view-part.ts';
-
-const versionTimeoutMs = 2_000;
-
-/**
- * Whether a server's word of progress may be believed, asked of the member that gives it. Before 3.4.25 and 3.5.8 it can overtake the events
- * that it says have been told. Who does not answer is not believed.
- */
-export function askWhetherOrdered(stream: WatchStream, done: (isOrdered: boolean) => void): void {
-  const { path, input, output } = Maintenance.methods.status;
-  stream.ask(path, input.encode({}), versionTimeoutMs, (response) => {
-    done(response !== undefined && isOrdered(output.decode(response).version));
-  });
-}
-
-function isOrdered(version: string): boolean {
-  const [major = 0, minor = 0, patch = 0] = version.split(/[.-]/).map(Number);
-  if (major !== 3) return major > 3;
-  return minor > 5 || (minor === 5 && patch >= 8) || (minor === 4 && patch >= 25);
-}
 
 /**
  * Finds out without the server's word of progress how far the view is: by a linearizable look at each range for keys that were written since,

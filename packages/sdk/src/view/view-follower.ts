@@ -5,9 +5,10 @@ import type { Engine } from '../connection/engine.ts';
 import type { Closable } from '../connection/procedure.ts';
 import { type ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
 import type { WireRange } from '../kv/key-range.ts';
+import { askWhetherOrdered } from '../watch/progress-order.ts';
 import { WatchStream } from '../watch/watch-stream.ts';
 import { pinnedList } from './pinned-list.ts';
-import { askWhetherOrdered, lookForChanges } from './progress-proof.ts';
+import { lookForChanges } from './progress-proof.ts';
 import { revisionOf, ViewPart } from './view-part.ts';
 import type { StaleReason } from './view-state.ts';
 
@@ -144,7 +145,8 @@ export class ViewFollower {
     if (this.#stream !== stream) return;
     askWhetherOrdered(stream, (isOrdered) => {
       if (this.#stream !== stream) return;
-      this.#isOrdered = isOrdered;
+      // Who does not answer is not believed.
+      this.#isOrdered = isOrdered ?? false;
       this.#prove();
     });
   }

@@ -1,13 +1,9 @@
 import { type Event, Event_EventType as EventType, type KeyValue as WireKeyValue } from '@conclave/protocol';
 import type { KeyPrefix } from '../kv/key-range.ts';
 import { KeyValue } from '../kv/key-value.ts';
+import { idOf } from '../kv/text.ts';
 import type { ViewChange } from './view-change.ts';
 import type { IndexFunction } from './view-options.ts';
-
-/** A key as a string: one character a byte, so that any two differ. */
-export function idOf(key: Uint8Array): string {
-  return Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
-}
 
 /** What a view holds: keys by their ids, and by each index. */
 export class ViewStore {

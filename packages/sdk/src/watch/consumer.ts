@@ -159,26 +159,22 @@ export class Consumer {
       this.#failure = { error };
       this.#wake();
     };
-    this.#handle = this.#source.watches.watch(
-      spec,
-      start,
-      {
-        onCreated: () => {},
-        onEvents: (events) => {
-          queue.push(events);
-          this.#holdBack();
-          this.#wake();
-        },
-        // So that a cursor does not grow old while nothing happens, and is compacted away for that.
-        onProgress: (revision) => {
-          if (BigInt(revision) <= (this.#cursor.revision ?? 0n)) return;
-          queue.pass(revision);
-          this.#wake();
-        },
-        onFailure: fail,
+    this.#handle = this.#source.watches.watch(spec, start, {
+      onCreated: () => {},
+      onEvents: (events) => {
+        queue.push(events);
+        this.#holdBack();
+        this.#wake();
       },
-      () => fail(this.#source.engine.closedError()),
-    );
+      // So that a cursor does not grow old while nothing happens, and is compacted away for that.
+      onProgress: (revision) => {
+        if (BigInt(revision) <= (this.#cursor.revision ?? 0n)) return;
+        queue.pass(revision);
+        this.#wake();
+      },
+      onFailure: fail,
+      onClosed: () => fail(this.#source.engine.closedError()),
+    });
   }
 
   #holdBack(): void {

@@ -53,6 +53,68 @@ describe('an event queue', () => {
     expect(source.log).toEqual(['pause', 'resume']);
   });
 
+  test('may be bounded in bytes as told', () => {
+    const source = recordingSource();
+    const queue = new EventQueue<number>({ countMax: 1_000, bytesMax: 10, sizeOf: (bytes) => bytes });
+    queue.attach(source);
+    queue.push(9);
+    expect(source.log).toEqual([]);
+    queue.push(1);
+    expect(source.log).toEqual(['pause']);
+  });
+
+  describe('that conflates', () => {
+    const evens = (values: readonly number[]): number[] => values.filter((value) => value % 2 === 0);
+
+    test('does so when it is full, and goes on if that helped', async () => {
+      const source = recordingSource();
+      const queue = new EventQueue<number>({ countMax: 4, overflow: { how: 'conflate', conflate: evens } });
+      queue.attach(source);
+      for (const value of [1, 2, 3, 5, 7, 4]) queue.push(value);
+      queue.end();
+      expect(source.log).toEqual([]);
+      const taken = [];
+      for (let step = await queue.next(); step.done !== true; step = await queue.next()) taken.push(step.value);
+      expect(taken).toEqual([2, 7, 4]);
+    });
+
+    test('holds its source back if that did not help', async () => {
+      const source = recordingSource();
+      const queue = new EventQueue<number>({ countMax: 4, overflow: { how: 'conflate', conflate: evens } });
+      queue.attach(source);
+      for (const value of [2, 4, 6, 1]) queue.push(value);
+      expect(source.log).toEqual(['pause']);
+      // What comes all the same is kept.
+      queue.push(3);
+      const taken = [await queue.next(), await queue.next()].map(({ value }) => value);
+      expect(taken).toEqual([2, 4]);
+      expect(source.log).toEqual(['pause', 'resume']);
+    });
+  });
+
+  describe('that fails', () => {
+    const errorFor = (value: number, last: number): unknown => (value - last < 1 ? undefined : new Error(`at ${last}`));
+    const bounds = { countMax: 2, overflow: { how: 'fail' as const, errorFor } };
+
+    test('gives out what waits, then the error, and wants no more of its source', async () => {
+      const source = recordingSource();
+      const queue = new EventQueue<number>(bounds);
+      queue.attach(source);
+      for (const value of [1, 2, 3, 4]) queue.push(value);
+      expect(source.log).toEqual(['cancel']);
+      expect([(await queue.next()).value, (await queue.next()).value]).toEqual([1, 2]);
+      await expect(queue.next()).rejects.toThrow('at 2');
+    });
+
+    test('has room for what belongs to the last', async () => {
+      const source = recordingSource();
+      const queue = new EventQueue<number>(bounds);
+      queue.attach(source);
+      for (const value of [1, 2, 2.5]) queue.push(value);
+      expect(source.log).toEqual([]);
+    });
+  });
+
   test('holds back a source that filled it before it was attached', () => {
     const source = recordingSource();
     const queue = new EventQueue<number>({ countMax: 1 });

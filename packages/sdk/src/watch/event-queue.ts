@@ -5,15 +5,30 @@ export interface Source {
   resume(): void;
 }
 
-/** How much may wait in an {@link EventQueue}. */
+/** How much may wait in an {@link EventQueue}, and what becomes of more. */
 export interface QueueBounds<T> {
   readonly countMax: number;
+  /** Default: 16 MiB. */
+  readonly bytesMax?: number | undefined;
   /** What a value weighs, in bytes. Default: nothing. */
   sizeOf?(value: T): number;
+  /** What can be done about a full queue before its source is held back. Default: nothing. */
+  readonly overflow?: Overflow<T> | undefined;
 }
 
-/** Whatever the number of values: more than this need not wait in memory for a slow loop. */
-const bytesMax = 16 * 1024 * 1024;
+export type Overflow<T> =
+  | {
+      readonly how: 'conflate';
+      /** What remains of the values that wait, in their order. */
+      conflate(values: readonly T[]): T[];
+    }
+  | {
+      readonly how: 'fail';
+      /** With what the queue ends for want of room for `value`; undefined: it belongs to `last`, and there is room for it. */
+      errorFor(value: T, last: T): unknown;
+    };
+
+export const bytesMaxDefault: number = 16 * 1024 * 1024;
 
 /**
  * Between a source that pushes and a loop that pulls. Holds the source back when so many values or bytes wait, and lets it go on when half of
@@ -21,7 +36,9 @@ const bytesMax = 16 * 1024 * 1024;
  */
 export class EventQueue<T> implements AsyncIterator<T, undefined> {
   readonly #countMax: number;
+  readonly #bytesMax: number;
   readonly #sizeOf: (value: T) => number;
+  readonly #overflow: Overflow<T> | undefined;
   #source: Source | undefined;
   #values: T[] = [];
   #at = 0;
@@ -32,7 +49,9 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
 
   constructor(bounds: QueueBounds<T>) {
     this.#countMax = bounds.countMax;
+    this.#bytesMax = bounds.bytesMax ?? bytesMaxDefault;
     this.#sizeOf = bounds.sizeOf ?? (() => 0);
+    this.#overflow = bounds.overflow;
   }
 
   /** Sets what to hold back and cancel. The source may have pushed before. */
@@ -49,12 +68,24 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
       taker.resolve({ done: false, value });
       return;
     }
+    if (this.#isFull && this.#overflow?.how === 'fail') {
+      const error = this.#overflow.errorFor(value, this.#values.at(-1) as T);
+      if (error !== undefined) {
+        this.end({ error });
+        this.#source?.cancel();
+        return;
+      }
+    }
     this.#values.push(value);
     this.#bytes += this.#sizeOf(value);
-    if (!this.#isPaused && (this.#waiting >= this.#countMax || this.#bytes >= bytesMax)) {
-      this.#isPaused = true;
-      this.#source?.pause();
+    if (this.#isPaused || !this.#isFull || this.#overflow?.how === 'fail') return;
+    if (this.#overflow?.how === 'conflate') {
+      this.#conflate(this.#overflow);
+      // What would soon be full again is held back instead: looking through all of it must pay.
+      if (this.#isHalfEmpty) return;
     }
+    this.#isPaused = true;
+    this.#source?.pause();
   }
 
   /** The source has ended, with an error if one is given. */
@@ -90,6 +121,20 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
     return this.#values.length - this.#at;
   }
 
+  get #isFull(): boolean {
+    return this.#waiting >= this.#countMax || this.#bytes >= this.#bytesMax;
+  }
+
+  get #isHalfEmpty(): boolean {
+    return this.#waiting * 2 <= this.#countMax && this.#bytes * 2 <= this.#bytesMax;
+  }
+
+  #conflate({ conflate }: Extract<Overflow<T>, { how: 'conflate' }>): void {
+    this.#values = conflate(this.#values.slice(this.#at));
+    this.#at = 0;
+    this.#bytes = this.#values.reduce((sum, value) => sum + this.#sizeOf(value), 0);
+  }
+
   #take(): T {
     const value = this.#values[this.#at++] as T;
     this.#bytes -= this.#sizeOf(value);
@@ -98,7 +143,7 @@ export class EventQueue<T> implements AsyncIterator<T, undefined> {
       this.#values = this.#values.slice(this.#at);
       this.#at = 0;
     }
-    if (this.#isPaused && this.#waiting * 2 <= this.#countMax && this.#bytes * 2 <= bytesMax) {
+    if (this.#isPaused && this.#isHalfEmpty) {
       this.#isPaused = false;
       this.#source?.resume();
     }

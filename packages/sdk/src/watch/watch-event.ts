@@ -18,8 +18,8 @@ export class WatchEvent {
   static {
     Object.defineProperty(WatchEvent.prototype, Symbol.for('nodejs.util.inspect.custom'), {
       value(this: WatchEvent): object {
-        const { type, kv, prevKv } = this;
-        return { type, kv, prevKv };
+        const { type, kv, prevKv, conflated } = this;
+        return { type, kv, prevKv, ...(conflated > 0 && { conflated }) };
       },
     });
   }
@@ -29,12 +29,18 @@ export class WatchEvent {
   readonly kv: KeyValue;
   /** The key before the change, if that was asked for, there was one, and it is not compacted away. */
   readonly prevKv: KeyValue | undefined;
+  /**
+   * How many earlier changes of the same key are not told, as this one came before a slow loop had taken them: only with `overflow: 'conflate'`,
+   * otherwise 0. `prevKv` is the key before the first of them.
+   */
+  readonly conflated: number;
 
   /** @internal */
-  constructor(type: 'put' | 'delete', kv: KeyValue, prevKv: KeyValue | undefined) {
+  constructor(type: 'put' | 'delete', kv: KeyValue, prevKv: KeyValue | undefined, conflated = 0) {
     this.type = type;
     this.kv = kv;
     this.prevKv = prevKv;
+    this.conflated = conflated;
   }
 
   /** The key, as text. */

@@ -1,9 +1,11 @@
-import { type Init, KV, type RangeRequest, type RangeResponse } from '@conclave/protocol';
+import { type Event, type Init, KV, type RangeRequest, type RangeResponse } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
-import type { Procedure } from '../connection/procedure.ts';
+import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import type { UnaryCall } from '../connection/unary-call.ts';
+import { ConclaveError } from '../errors/conclave-error.ts';
 import { headerRevision } from '../kv/result.ts';
-import { WatchStream } from './watch-stream.ts';
+import { ProgressQuestions } from './progress-questions.ts';
+import { WatchStream, type WatchStreamOwner } from './watch-stream.ts';
 import { Watcher, type WatchSink, type WatchSpec } from './watcher.ts';
 
 /** A watch as its owner holds it. */
@@ -13,6 +15,18 @@ export interface WatchHandle {
   /** Holds the server back; a few events may still come. */
   pause(): void;
   resume(): void;
+  /**
+   * Asks the server how far this watch is, and gives the revision up to which everything was told.
+   *
+   * @throws ConclaveError `unimplemented` when the server's word cannot be believed, `deadline-exceeded`, `cancelled`, and what ends the watch
+   */
+  requestProgress(options: RequestOptions | undefined): Promise<number>;
+}
+
+/** Whoever watches through the hub. */
+export interface HubSink extends WatchSink {
+  /** The client was closed. Nothing comes any more. */
+  onClosed(): void;
 }
 
 /** Where a watch begins that is to begin now: everything after this read. */
@@ -25,23 +39,30 @@ export const readRevision: Procedure<Init<RangeRequest>, RangeResponse, undefine
   result: headerRevision,
 };
 
-/** All watches of a client. They share one stream, but one that must be held back moves to a stream of its own. */
+/**
+ * More do not share a stream. A server sends what concerns one stream one after the other: etcd 3.5 tells 5,000 watches of the same 20 changes in
+ * 0.5 s over one stream, in 0.3 s over five, and in 1.5 s over 250.
+ */
+const watchesPerStream = 1_000;
+
+/** All watches of a client. They share streams, so many a stream, but one that must be held back moves to a stream of its own. */
 export class WatchHub {
-  readonly #engine: Engine;
+  readonly engine: Engine;
   readonly #subscriptions = new Set<Subscription>();
-  #shared: WatchStream | undefined;
+  /** Those that take further watches. */
+  readonly #shared = new Set<WatchStream>();
   #lastId = 0;
 
   constructor(engine: Engine) {
-    this.#engine = engine;
+    this.engine = engine;
     engine.attach(this);
   }
 
   /** Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start. */
-  watch(spec: WatchSpec, startRevision: number | undefined, sink: WatchSink, onClosed: () => void): WatchHandle {
-    const subscription = new Subscription(this, ++this.#lastId, spec, sink, onClosed);
+  watch(spec: WatchSpec, startRevision: number | undefined, sink: HubSink): WatchHandle {
+    const subscription = new Subscription(this, ++this.#lastId, spec, sink);
     this.#subscriptions.add(subscription);
-    subscription.start(this.#engine, startRevision);
+    subscription.start(startRevision);
     return subscription;
   }
 
@@ -51,12 +72,14 @@ export class WatchHub {
 
   /** The stream for a new watch. */
   share(): WatchStream {
-    this.#shared ??= this.newStream();
-    return this.#shared;
+    for (const stream of this.#shared) if (stream.size < watchesPerStream) return stream;
+    const stream = this.newStream();
+    this.#shared.add(stream);
+    return stream;
   }
 
-  newStream(): WatchStream {
-    return new WatchStream(this.#engine, (stream) => this.#retire(stream));
+  newStream(owner?: WatchStreamOwner): WatchStream {
+    return new WatchStream(this.engine, (stream) => this.#retire(stream), owner);
   }
 
   /** A stream for a watch that must be held back: the one it is on if it is alone there, and then nobody joins it. */
@@ -74,33 +97,32 @@ export class WatchHub {
   }
 
   #retire(stream: WatchStream): void {
-    if (this.#shared === stream) this.#shared = undefined;
+    this.#shared.delete(stream);
   }
 }
 
-class Subscription implements WatchHandle {
+class Subscription implements WatchHandle, WatchSink {
   readonly #hub: WatchHub;
   readonly #id: number;
   readonly #spec: WatchSpec;
-  readonly #sink: WatchSink;
-  readonly #onClosed: () => void;
+  readonly #sink: HubSink;
   #read: UnaryCall<Init<RangeRequest>, RangeResponse, undefined, number> | undefined;
   #watcher: Watcher | undefined;
   #stream: WatchStream | undefined;
+  #questions: ProgressQuestions | undefined;
   #isPaused = false;
   #isEnded = false;
 
-  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: WatchSink, onClosed: () => void) {
+  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: HubSink) {
     this.#hub = hub;
     this.#id = id;
     this.#spec = spec;
     this.#sink = sink;
-    this.#onClosed = onClosed;
   }
 
-  start(engine: Engine, startRevision: number | undefined): void {
-    if (engine.isClosed) {
-      this.#fail(() => this.#sink.onFailure(engine.closedError()));
+  start(startRevision: number | undefined): void {
+    if (this.#hub.engine.isClosed) {
+      this.onFailure(this.#hub.engine.closedError());
       return;
     }
     if (startRevision !== undefined) {
@@ -110,13 +132,13 @@ class Subscription implements WatchHandle {
     // One key of the range is as good as all of it, and whoever may watch the range may read it.
     const request: Init<RangeRequest> = { key: this.#spec.key, limit: 1, keysOnly: true };
     const options = { deadlineMs: Number.POSITIVE_INFINITY };
-    this.#read = engine.start(
+    this.#read = this.#hub.engine.start(
       readRevision,
       request,
       undefined,
       options,
       (revision) => this.#begin(revision + 1),
-      (error) => this.#fail(() => this.#sink.onFailure(error)),
+      (error) => this.onFailure(error),
     );
   }
 
@@ -136,39 +158,85 @@ class Subscription implements WatchHandle {
     this.#stream?.resume();
   }
 
+  requestProgress(options: RequestOptions | undefined): Promise<number> {
+    if (this.#questions === undefined) {
+      this.#questions = new ProgressQuestions(this.#hub.engine, (revision) => this.#onPassed(revision));
+      const stream = this.#stream;
+      if (this.#watcher !== undefined && stream !== undefined) {
+        stream.remove(this.#watcher);
+        this.#moveToOwn(this.#watcher);
+      }
+    }
+    return this.#questions.ask(options);
+  }
+
   cancel(): void {
-    this.#fail(() => {});
+    this.#end(cancelled());
   }
 
   close(): void {
-    this.#fail(this.#onClosed);
+    if (this.#end(this.#hub.engine.closedError())) this.#sink.onClosed();
+  }
+
+  onCreated(revision: number): void {
+    this.#sink.onCreated(revision);
+  }
+
+  onEvents(events: readonly Event[]): void {
+    this.#sink.onEvents(events);
+  }
+
+  onProgress(revision: number): void {
+    this.#sink.onProgress(revision);
+  }
+
+  onFailure(error: ConclaveError): void {
+    if (this.#end(error)) this.#sink.onFailure(error);
   }
 
   #begin(startRevision: number): void {
     if (this.#isEnded) return;
     this.#read = undefined;
-    this.#watcher = new Watcher(this.#id, this.#spec, startRevision, {
-      onCreated: (revision) => this.#sink.onCreated(revision),
-      onEvents: (events) => this.#sink.onEvents(events),
-      onProgress: (revision) => this.#sink.onProgress(revision),
-      onFailure: (error) => this.#fail(() => this.#sink.onFailure(error)),
-    });
-    if (this.#isPaused) {
-      this.#stream = this.#hub.newStream();
-      this.#stream.pause();
-    } else {
-      this.#stream = this.#hub.share();
+    this.#watcher = new Watcher(this.#id, this.#spec, startRevision, this);
+    if (this.#isPaused || this.#questions !== undefined) {
+      this.#moveToOwn(this.#watcher);
+      return;
     }
+    this.#stream = this.#hub.share();
     this.#stream.add(this.#watcher);
   }
 
-  /** Ends the watch, once, and tells so last. */
-  #fail(tell: () => void): void {
-    if (this.#isEnded) return;
+  #moveToOwn(watcher: Watcher): void {
+    const stream = this.#hub.newStream(this.#questions);
+    this.#stream = stream;
+    if (this.#questions !== undefined) {
+      this.#questions.use(stream);
+      watcher.startEarly();
+    }
+    if (this.#isPaused) stream.pause();
+    stream.add(watcher);
+  }
+
+  /** Everything up to `revision` has come, as the server says. Gives up to where it was told; undefined: the rest of a batch is to come. */
+  #onPassed(revision: number): number | undefined {
+    if (this.#watcher?.pass(revision) !== true) return undefined;
+    const told = this.#watcher.next - 1;
+    this.#sink.onProgress(told);
+    return told;
+  }
+
+  /** Ends the watch, and with `error` what waits for it. False if it had ended before. */
+  #end(error: ConclaveError): boolean {
+    if (this.#isEnded) return false;
     this.#isEnded = true;
     this.#read?.cancel();
+    this.#questions?.end(error);
     if (this.#watcher !== undefined) this.#stream?.remove(this.#watcher);
     this.#hub.forget(this);
-    tell();
+    return true;
   }
+}
+
+function cancelled(): ConclaveError {
+  return new ConclaveError({ code: 'cancelled', message: 'the watch was cancelled', outcome: 'not-applied' });
 }

@@ -1,41 +1,10 @@
-import { RangeRequest, RangeResponse, type WatchCreateRequest, WatchRequest, WatchResponse } from '@conclave/protocol';
+import { RangeRequest, RangeResponse } from '@conclave/protocol';
 import { allKeys, prefix, type WatchCreated, type WatchEvent, type WatchOptions, type WatchProgress } from '@conclave/sdk';
-import { type ScriptedClient, type ScriptedStream, scriptedClient } from '@conclave/testkit';
+import { type ScriptedClient, type ScriptedStream, ScriptedWatches, scriptedClient } from '@conclave/testkit';
 import { firstValueFrom, take, toArray } from 'rxjs';
 import { beforeEach, describe, expect, test } from 'vitest';
 
 const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text));
-
-interface Change {
-  readonly key?: string;
-  readonly revision: number;
-}
-
-/** The server's side of the latest stream. */
-function serverOf(stream: ScriptedStream) {
-  const creates = (): WatchCreateRequest[] => stream.written.flatMap((written) => WatchRequest.decode(written).createRequest ?? []);
-  const send = (response: Parameters<typeof WatchResponse.encode>[0]): void => stream.send(WatchResponse.encode(response));
-  return {
-    stream,
-    creates,
-    cancels: () => stream.written.flatMap((written) => WatchRequest.decode(written).cancelRequest?.watchId ?? []),
-    /** Answers the n-th creation. */
-    created: (n = 0, revision = 100) => send({ header: { revision }, watchId: creates()[n]?.watchId ?? -1n, created: true }),
-    events: (changes: readonly Change[], options: { n?: number; fragment?: boolean; revision?: number } = {}) =>
-      send({
-        header: { revision: options.revision ?? changes.at(-1)?.revision ?? 0 },
-        watchId: creates()[options.n ?? 0]?.watchId ?? -1n,
-        fragment: options.fragment ?? false,
-        events: changes.map(({ key, revision }) => ({
-          kv: { key: bytes(key ?? `k${revision}`), value: bytes('v'), modRevision: revision, version: 1 },
-        })),
-      }),
-    progress: (revision: number, n = 0) => send({ header: { revision }, watchId: creates()[n]?.watchId ?? -1n }),
-    cancel: (cancelReason: string, compactRevision = 0, n = 0) =>
-      send({ watchId: creates()[n]?.watchId ?? -1n, canceled: true, cancelReason, compactRevision }),
-    refuse: (cancelReason: string) => send({ watchId: -1n, created: true, canceled: true, cancelReason }),
-  };
-}
 
 let scripted: ScriptedClient;
 
@@ -66,7 +35,7 @@ const revisions = (record: { seen: readonly { revision: bigint }[] }): number[] 
 async function stream(n = 1) {
   const { runtime, script } = scripted;
   await runtime.runUntil(() => (script.streams[n - 1]?.written.length ?? 0) > 0);
-  return serverOf(script.streams[n - 1] as ScriptedStream);
+  return new ScriptedWatches(script.streams[n - 1] as ScriptedStream);
 }
 
 const settle = (): Promise<void> => scripted.runtime.advance(0);
@@ -140,6 +109,17 @@ describe('starting', () => {
     expect(server.creates().map(({ watchId }) => watchId)).toEqual([1n, 2n]);
     expect(scripted.script.streams).toHaveLength(1);
   });
+});
+
+test('a thousand watches share a stream; the next opens another, and one that comes when there is room does not', async () => {
+  const records = Array.from({ length: 1_001 }, () => follow());
+  expect((await stream(1)).creates()).toHaveLength(1_000);
+  expect((await stream(2)).creates()).toHaveLength(1);
+  records[0]?.unsubscribe();
+  follow();
+  await settle();
+  expect((await stream(1)).creates()).toHaveLength(1_001);
+  expect(scripted.script.streams).toHaveLength(2);
 });
 
 describe('going on after a break', () => {

@@ -53,6 +53,7 @@ export class Watcher {
   /** The events of the last revision of an unfinished batch: more of the same may follow in the next fragment. */
   #held: Event[] | undefined;
   #isCreated = false;
+  #startsEarly: boolean;
   /** Where the store was when it sent the last events, if more may follow; 0: everything up to then has come. */
   #storeAt = 0;
 
@@ -61,6 +62,17 @@ export class Watcher {
     this.#spec = spec;
     this.#next = startRevision;
     this.#sink = sink;
+    this.#startsEarly = spec.startsEarly ?? false;
+  }
+
+  /** All below was told. */
+  get next(): number {
+    return this.#next;
+  }
+
+  /** From the next stream on, see {@link WatchSpec.startsEarly}. */
+  startEarly(): void {
+    this.#startsEarly = true;
   }
 
   /** By how many revisions what was told is behind what the server had when it sent it. */
@@ -82,11 +94,11 @@ export class Watcher {
   createRequest(): Init<WatchCreateRequest> {
     this.#held = undefined;
     this.#storeAt = 0;
-    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment, startsEarly } = this.#spec;
+    const { key, rangeEnd, prevKv, ignore, progressNotify, fragment } = this.#spec;
     return {
       key,
       rangeEnd,
-      startRevision: startsEarly === true ? Math.max(1, this.#next - 1) : this.#next,
+      startRevision: this.#startsEarly ? Math.max(1, this.#next - 1) : this.#next,
       watchId: BigInt(this.id),
       prevKv,
       progressNotify,
@@ -152,6 +164,11 @@ export class Watcher {
   #onCanceled(response: WatchResponse): Verdict {
     const { compactRevision, cancelReason } = response;
     if (compactRevision > 0) {
+      // What is needed is there, only not what was told before.
+      if (this.#startsEarly && compactRevision <= this.#next) {
+        this.#startsEarly = false;
+        return 'recreate';
+      }
       this.fail(compacted(this.#next, compactRevision));
       return 'ended';
     }
