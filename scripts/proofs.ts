@@ -21,7 +21,10 @@ const onSources = ['--conditions=@conclave/source', '--import', 'tsx'];
 const proofs = ['run', '--config', 'vitest.proofs.config.ts'];
 const parts: readonly Part[] = [
   { name: 'conformance', args: [...onSources, 'scripts/conformance.ts', '--all'] },
-  { name: 'tests that need etcd', args: [vitest, 'run', 'test/e2e', 'test/watch', 'packages/server/src/etcdctl', 'packages/server/src/apply'] },
+  {
+    name: 'tests that need etcd',
+    args: [vitest, 'run', 'test/e2e', 'test/watch', 'packages/server/src/etcdctl', 'packages/server/src/apply'],
+  },
   { name: 'interop', args: [vitest, ...proofs, 'test/interop'] },
   { name: 'differential', args: [vitest, ...proofs, 'test/differential'] },
   { name: 'crash', args: [vitest, ...proofs, 'test/crash'] },
