@@ -52,6 +52,8 @@ export interface ComparedClient extends AsyncDisposable {
   /** How many key-value pairs were decoded. */
   list(prefix: string): Promise<number>;
   watch(prefix: string, startRevision: number | undefined, listener: (event: Event) => void): Promise<Watching>;
+  /** Watches each of these keys, with as little around it as the client allows; resolves when all watches stand. */
+  watchEach(keys: readonly string[]): Promise<void>;
   /** Takes every event into `take`, one after the other, however slow that is. */
   consume(prefix: string, startRevision: number, take: (event: Event) => Promise<void>): Promise<Watching>;
   /** A copy of what is stored under the prefix, kept as the client's documentation says. */

@@ -56,6 +56,15 @@ class Etcd3Client implements ComparedClient {
     };
   }
 
+  async watchEach(keys: readonly string[]): Promise<void> {
+    const onPut = (): void => undefined;
+    await Promise.all(
+      keys.map(async (name) => {
+        (await this.#client.watch().key(name).startRevision('1').create()).on('put', onPut);
+      }),
+    );
+  }
+
   /** Its events are told as they come: who is slower has to queue them. */
   async consume(start: string, startRevision: number, take: (event: Event) => Promise<void>): Promise<Watching> {
     let queue: Event[] = [];

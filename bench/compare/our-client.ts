@@ -58,6 +58,16 @@ class OurClient implements ComparedClient {
     };
   }
 
+  watchEach(keys: readonly string[]): Promise<void> {
+    return new Promise((resolve) => {
+      let standing = 0;
+      const onEvent = (): void => {
+        if (++standing === keys.length) resolve();
+      };
+      for (const name of keys) this.#client.watch(name, { startRevision: 1, notifyCreated: true }).subscribe(onEvent);
+    });
+  }
+
   async consume(start: string, startRevision: number, take: (event: Event) => Promise<void>): Promise<Watching> {
     let failure: unknown;
     const stopped = new AbortController();

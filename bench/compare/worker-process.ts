@@ -17,6 +17,7 @@ export function startWorker(what: string, name: ClientName, address: string, arg
   return { [Symbol.dispose]: () => void child.kill('SIGKILL') };
 }
 
+/** What is built runs, as users have it: not the sources. */
 function flags(): readonly string[] {
-  return ['--expose-gc', ...process.execArgv, file];
+  return ['--expose-gc', ...process.execArgv.filter((flag) => !flag.startsWith('--conditions')), file];
 }
