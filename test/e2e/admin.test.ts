@@ -39,7 +39,6 @@ const pending: Readonly<Record<string, (client: Client, address: string) => Prom
 const targets = testTargets().map((target) => ({
   ...target,
   isEtcd: target.name.startsWith('etcd'),
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
 }));
 
 describe.each(targets)('against $title', ({ name, start, skip, isEtcd }) => {

@@ -4,7 +4,17 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Auth, type Init, type MethodDescriptor, Permission_Type } from '@conclave/protocol';
 import { type ConnectOptions, connect, prefix } from '@conclave/sdk';
-import { type EtcdLine, etcdBinary, eventually, launchEtcd, RawClient, type RunningProcess, ScratchDir, TcpProxy } from '@conclave/testkit';
+import {
+  type EtcdLine,
+  etcdBinary,
+  eventually,
+  launchEtcd,
+  RawClient,
+  type RunningProcess,
+  ScratchDir,
+  TcpProxy,
+  targetTitle,
+} from '@conclave/testkit';
 import { systemRuntime, type Transport } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -103,9 +113,7 @@ function counting(): { readonly transport: Transport; count(method: string): num
 /** Only time makes a token too old. */
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-describe.each(
-  targets.map((target) => ({ ...target, title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})` })),
-)('against $title', ({ line, tokens, skip }) => {
+describe.each(targets.map((target) => ({ ...target, title: targetTitle(target) })))('against $title', ({ line, tokens, skip }) => {
   let files: ScratchDir;
   let server: RunningProcess;
   let administrator: Administrator;

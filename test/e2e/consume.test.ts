@@ -19,10 +19,7 @@ import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets, within } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 const shown = (delivery: Delivery): string =>
   delivery.type === 'resync'

@@ -1,7 +1,7 @@
 // A client that knows one member finds the others, and goes where they go.
 import { existsSync } from 'node:fs';
 import { connect } from '@conclave/sdk';
-import { type ClusterOptions, etcdBinary, eventually, launchCluster, serverScript } from '@conclave/testkit';
+import { type ClusterOptions, etcdBinary, eventually, launchCluster, serverScript, targetTitle } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
 
 const missing = 'ETCD_BIN_DIR does not hold it';
@@ -14,37 +14,38 @@ const targets: readonly { readonly name: string; readonly cluster: ClusterOption
   })),
 ];
 
-describe.each(
-  targets.map((target) => ({ ...target, title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})` })),
-)('with members of $title', ({ cluster: options, skip }) => {
-  test.skipIf(skip !== undefined)(
-    'a client that knew one of them does without it, and is not sent to one that only learns',
-    async () => {
-      await using cluster = await launchCluster(options);
-      const leader = await cluster.leader();
-      const [known] = cluster.members.filter(({ name }) => name !== leader.name);
-      await using client = await connect({ endpoints: known?.endpoint ?? '' });
-      const seen: string[] = [];
-      const subscription = client.watch('k').subscribe((event) => seen.push(event.value));
-      const lease = await client.lease.grant({ ttlSeconds: 5 });
-      await client.put('k', 'first');
+describe.each(targets.map((target) => ({ ...target, title: targetTitle(target) })))(
+  'with members of $title',
+  ({ cluster: options, skip }) => {
+    test.skipIf(skip !== undefined)(
+      'a client that knew one of them does without it, and is not sent to one that only learns',
+      async () => {
+        await using cluster = await launchCluster(options);
+        const leader = await cluster.leader();
+        const [known] = cluster.members.filter(({ name }) => name !== leader.name);
+        await using client = await connect({ endpoints: known?.endpoint ?? '' });
+        const seen: string[] = [];
+        const subscription = client.watch('k').subscribe((event) => seen.push(event.value));
+        const lease = await client.lease.grant({ ttlSeconds: 5 });
+        await client.put('k', 'first');
 
-      const voters = [...cluster.endpoints].sort();
-      await cluster.add({ isLearner: true });
-      expect([...(await client.sync())].sort()).toEqual(voters);
-      let addresses: readonly string[] = [];
-      client.status().subscribe(({ endpoints }) => {
-        addresses = endpoints.map(({ address }) => address);
-      });
-      await eventually('all voters are ready', () => addresses.length === 3);
-      expect([...addresses].sort()).toEqual(voters);
+        const voters = [...cluster.endpoints].sort();
+        await cluster.add({ isLearner: true });
+        expect([...(await client.sync())].sort()).toEqual(voters);
+        let addresses: readonly string[] = [];
+        client.status().subscribe(({ endpoints }) => {
+          addresses = endpoints.map(({ address }) => address);
+        });
+        await eventually('all voters are ready', () => addresses.length === 3);
+        expect([...addresses].sort()).toEqual(voters);
 
-      await known?.kill();
-      for (let n = 0; n < 20; n++) expect((await client.get('k'))?.value).toBe('first');
-      await client.put('k', 'second');
-      await eventually('the event', () => seen.at(-1) === 'second').finally(() => subscription.unsubscribe());
-      expect(lease.state).toBe('held');
-    },
-    60_000,
-  );
-});
+        await known?.kill();
+        for (let n = 0; n < 20; n++) expect((await client.get('k'))?.value).toBe('first');
+        await client.put('k', 'second');
+        await eventually('the event', () => seen.at(-1) === 'second').finally(() => subscription.unsubscribe());
+        expect(lease.state).toBe('held');
+      },
+      60_000,
+    );
+  },
+);

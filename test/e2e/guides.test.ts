@@ -43,9 +43,7 @@ describe.each([
   // Brings its own.
   { page: 'testing', servers: [ours], says: ['# fail 0', '# pass 9'] },
 ])('$page', ({ page, servers, says }) => {
-  const targets = testTargets()
-    .filter(({ name }) => servers.includes(name))
-    .map((target) => ({ ...target, title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})` }));
+  const targets = testTargets().filter(({ name }) => servers.includes(name));
 
   it.for(targets)('against $title', async ({ start, skip }, context) => {
     if (skip !== undefined) context.skip(skip);

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { type ClusterOptions, etcdBinary, serverScript } from '@conclave/testkit';
+import { type ClusterOptions, etcdBinary, serverScript, targetTitle } from '@conclave/testkit';
 import { expect, test } from 'vitest';
 import { loseMember } from './member-loss.ts';
 
@@ -13,9 +13,7 @@ const targets: readonly { readonly name: string; readonly cluster: ClusterOption
 ];
 
 // Every kind of loss, with figures: member-loss.proof.ts.
-test.for(
-  targets.map((target) => ({ ...target, title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})` })),
-)(
+test.for(targets.map((target) => ({ ...target, title: targetTitle(target) })))(
   'reads and watches go on when the leader of three is cut off from the others, or a follower is paused: $title',
   { timeout: 90_000 },
   async ({ cluster, skip }, context) => {

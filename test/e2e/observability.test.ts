@@ -6,10 +6,7 @@ import { connect } from '@conclave/sdk';
 import { testTargets } from '@conclave/testkit';
 import { expect, it } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 it.for(targets)('recipes are seen in the context of their caller, against $title', async ({ start, skip }, context) => {
   if (skip !== undefined) context.skip(skip);

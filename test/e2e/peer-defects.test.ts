@@ -5,12 +5,7 @@ import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets, within } from '@conclave/testkit';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-describe.each(
-  testTargets().map((target) => ({
-    ...target,
-    title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-  })),
-)('against $title', ({ start, skip }) => {
+describe.each(testTargets())('against $title', ({ start, skip }) => {
   let server: RunningProcess;
   let direct: Client;
 

@@ -24,10 +24,7 @@ import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 /** Transactions of every shape over a few keys. */
 class TxnMaker {

@@ -4,10 +4,7 @@ import { Random } from '@conclave/testing';
 import { type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 const keys = Array.from({ length: 3_000 }, (_, at) => `all/${String(at).padStart(5, '0')}`);
 const value = 'x'.repeat(200);

@@ -4,10 +4,7 @@ import { Random } from '@conclave/testing';
 import { type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 const isolations: readonly Isolation[] = ['serializableSnapshot', 'serializable', 'repeatableReads', 'readCommitted'];
 

@@ -3,10 +3,7 @@ import { type Client, type Comparison, connect, del, get, key, list, prefix, put
 import { eventually, type RunningProcess, testTargets, within } from '@conclave/testkit';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 describe.each(targets)('against $title', ({ start, skip }) => {
   let server: RunningProcess;

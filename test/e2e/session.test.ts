@@ -8,10 +8,7 @@ import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 describe.each(targets)('against $title', ({ start, skip }) => {
   let server: RunningProcess;

@@ -10,6 +10,7 @@ import {
   launchEtcd,
   type RunningProcess,
   ScratchDir,
+  targetTitle,
 } from '@conclave/testkit';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -22,9 +23,7 @@ const targets: readonly { readonly name: string; readonly line?: EtcdLine; reado
   })),
 ];
 
-describe.each(
-  targets.map((target) => ({ ...target, title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})` })),
-)('against $title', ({ line = '3.5', skip }) => {
+describe.each(targets.map((target) => ({ ...target, title: targetTitle(target) })))('against $title', ({ line = '3.5', skip }) => {
   const authority = new CertificateAuthority('the authority');
   let files: ScratchDir;
   const path = (name: string): string => join(files.path, name);

@@ -16,10 +16,7 @@ import {
 import { etcdBinary, eventually, launchCluster, type RunningProcess, TcpProxy, testTargets, within } from '@conclave/testkit';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-const targets = testTargets().map((target) => ({
-  ...target,
-  title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-}));
+const targets = testTargets();
 
 /** What a view holds, in key order. */
 const contentOf = (view: View): string[] => [...view.values()].map((kv) => `${kv.key}=${kv.value}@${kv.modRevision}`).sort();

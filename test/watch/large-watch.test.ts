@@ -5,12 +5,7 @@ import { systemRuntime } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-describe.each(
-  testTargets().map((target) => ({
-    ...target,
-    title: target.skip === undefined ? target.name : `${target.name} (skipped: ${target.skip})`,
-  })),
-)('against $title', ({ start, skip, name }) => {
+describe.each(testTargets())('against $title', ({ start, skip, name }) => {
   let server: RunningProcess;
   let client: Client;
 

@@ -70,5 +70,5 @@ export { ScriptedCall, ScriptedConnection, type ScriptedFailure, ScriptedStream,
 export { type ScriptedChange, ScriptedWatches } from './scripted-watch.ts';
 export { launchServer, type ServerOptions, serverScript } from './server-process.ts';
 export { type RecordingOptions, recordingTransport } from './sim/recording-transport.ts';
-export { type TestTarget, testTargets } from './targets.ts';
+export { type TestTarget, targetTitle, testTargets } from './targets.ts';
 export { type Direction, TcpProxy } from './tcp-proxy.ts';

@@ -6,10 +6,17 @@ import { launchServer, serverScript } from './server-process.ts';
 /** A server that the same test can be run against. */
 export interface TestTarget {
   readonly name: string;
+  /** {@link targetTitle} */
+  readonly title: string;
   /** Why it cannot be run here; undefined: it can. */
   readonly skip: string | undefined;
   /** Starts it in a process of its own, with a new data dir. */
   start(): Promise<RunningProcess>;
+}
+
+/** What a test against it is called: where it is skipped, that says why. */
+export function targetTitle({ name, skip }: Pick<TestTarget, 'name' | 'skip'>): string {
+  return skip === undefined ? name : `${name} (skipped: ${skip})`;
 }
 
 /** Our server and the stock etcds, as far as they are there. A test that needs one that is not is skipped, and the reason is in its name. */
@@ -19,10 +26,14 @@ export function testTargets(): readonly TestTarget[] {
 
 function ours(): TestTarget {
   const isBuilt = existsSync(serverScript());
-  return { name: 'conclave-server', skip: isBuilt ? undefined : 'it is not built', start: () => launchServer() };
+  return target('conclave-server', isBuilt ? undefined : 'it is not built', () => launchServer());
 }
 
 function etcd(version: EtcdLine): TestTarget {
   const isThere = etcdBinary(version, 'etcd') !== undefined;
-  return { name: `etcd ${version}`, skip: isThere ? undefined : 'ETCD_BIN_DIR does not hold it', start: () => launchEtcd({ version }) };
+  return target(`etcd ${version}`, isThere ? undefined : 'ETCD_BIN_DIR does not hold it', () => launchEtcd({ version }));
+}
+
+function target(name: string, skip: string | undefined, start: () => Promise<RunningProcess>): TestTarget {
+  return { name, title: targetTitle({ name, skip }), skip, start };
 }
