@@ -15,7 +15,7 @@ export interface TestTarget {
 }
 
 /** What a test against it is called: where it is skipped, that says why. */
-export function targetTitle({ name, skip }: Pick<TestTarget, 'name' | 'skip'>): string {
+export function targetTitle({ name, skip }: { readonly name: string; readonly skip?: string | undefined }): string {
   return skip === undefined ? name : `${name} (skipped: ${skip})`;
 }
 
