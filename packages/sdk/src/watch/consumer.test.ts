@@ -163,3 +163,23 @@ test.each([
   await scripted.runtime.advance(10);
   await ended;
 });
+
+test.each([
+  ['by another consumer', 12, 'cursor-moved'],
+  ['by nobody', 6, 'guard-failed'],
+])('a move that is in doubt may have been done, though the cursor was written %s then', async (_, modRevision, code) => {
+  const { onCall } = scripted.script;
+  let attempts = 0;
+  scripted.script.onCall = (call) => {
+    if (call.path !== KV.methods.txn.path) return onCall(call);
+    const kvs = [{ key: Buffer.from('cursor'), value: Buffer.from('9 other'), modRevision }];
+    if (++attempts === 1) call.end(StatusCode.UNAVAILABLE, { message: 'connection lost' });
+    else call.reply(TxnResponse.encode({ header: { revision: 13 }, succeeded: false, responses: [{ responseRange: { kvs } }] }));
+  };
+  const done = consume();
+  const ended = expect(done).rejects.toMatchObject({ code, outcome: 'unknown' });
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.advance(2_000);
+  await ended;
+});
