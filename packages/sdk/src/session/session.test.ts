@@ -4,6 +4,7 @@ import {
   LeaseGrantResponse,
   LeaseKeepAliveRequest,
   LeaseKeepAliveResponse,
+  LeaseRevokeRequest,
   Lease as LeaseService,
   LeaseTimeToLiveRequest,
   LeaseTimeToLiveResponse,
@@ -333,4 +334,51 @@ test('closed while its lease is asked for, it gives the lease back', async () =>
   await scripted.runtime.advance(10);
   expect(scripted.script.calls.at(-1)?.path).toBe(LeaseService.methods.leaseRevoke.path);
   expect(server.puts).toEqual([]);
+});
+
+test('closed while it is taken back, it gives the lease back', async () => {
+  const { runtime, script, server, session } = await opened(10);
+  const { id } = session.lease;
+  await runtime.run(session.handOver());
+  const { onCall } = script;
+  let asked: ScriptedCall | undefined;
+  script.onCall = (call) => {
+    if (call.path === LeaseService.methods.leaseTimeToLive.path) asked = call;
+    else onCall(call);
+  };
+  const takenBack = expect(session.takeBack()).rejects.toMatchObject({ code: 'session-closed' });
+  await runtime.runUntil(() => asked !== undefined);
+  await runtime.run(session.close());
+  if (asked !== undefined) onCall(asked);
+  await runtime.advance(1_000);
+  await takenBack;
+  const revoked = script.calls.filter(({ path }) => path === LeaseService.methods.leaseRevoke.path);
+  expect(revoked.map(({ request }) => LeaseRevokeRequest.decode(request).id)).toEqual([id]);
+  const expiresAt = server.expiresAt.get(id);
+  await runtime.advance(60_000);
+  expect(server.expiresAt.get(id)).toBe(expiresAt);
+});
+
+test('taken back twice at once, it has one lease', async () => {
+  const { runtime, server, session, told } = await opened(10);
+  const { id } = session.lease;
+  await runtime.run(session.handOver());
+  await runtime.run(Promise.all([session.takeBack(), session.takeBack()]));
+  await runtime.advance(60_000);
+  expect(session.lease.id).toBe(id);
+  expect(server.grants).toHaveLength(1);
+  expect(told.map(({ state }) => state)).toEqual(['live', 'handed-over', 'recovered', 'live']);
+});
+
+test('handed over when it is told that it has recovered, it is not live any more', async () => {
+  const { runtime, server, session, told } = await opened(5);
+  session.status().subscribe(({ state }) => {
+    if (state === 'recovered') session.handOver().catch(() => {});
+  });
+  await runtime.advance(1_000);
+  runtime.suspend(6_000);
+  await runtime.advance(20_000);
+  expect(session.state.state).toBe('handed-over');
+  expect(told.map(({ state }) => state)).toEqual(['live', 'lost', 'recovered', 'handed-over']);
+  expect(server.grants).toHaveLength(2);
 });
