@@ -89,6 +89,8 @@ export abstract class Hold implements AsyncDisposable {
    * ```
    */
   placed(options: RequestOptions = {}): Promise<void> {
+    // Looks at the clock.
+    void this.state;
     return patiently<void>(
       this.host.engine,
       options,

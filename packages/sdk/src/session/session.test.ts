@@ -382,3 +382,51 @@ test('handed over when it is told that it has recovered, it is not live any more
   expect(told.map(({ state }) => state)).toEqual(['live', 'lost', 'recovered', 'handed-over']);
   expect(server.grants).toHaveLength(2);
 });
+
+test('whoever is told last is told the last state, whatever those before did with what they were told', async () => {
+  const { runtime, server, session } = await opened(10);
+  session.status().subscribe(({ state }) => {
+    if (state === 'at-risk') session.handOver().catch(() => {});
+  });
+  const later: SessionState['state'][] = [];
+  session.status().subscribe(({ state }) => later.push(state));
+  server.blackHole();
+  await runtime.runUntil(() => session.state.state !== 'live');
+  expect(later).toEqual(['live', 'handed-over']);
+});
+
+test('a lease that was handed over is not revoked by whoever still has it', async () => {
+  const { runtime, script, session } = await opened(10);
+  const { lease } = session;
+  await runtime.run(session.handOver());
+  await runtime.run(lease.revoke());
+  await runtime.run(lease[Symbol.asyncDispose]());
+  expect(lease.state).toBe('handed-over');
+  expect(script.calls.filter(({ path }) => path === LeaseService.methods.leaseRevoke.path)).toEqual([]);
+});
+
+test('that waiting for a value was given up says nothing of the value', async () => {
+  const { runtime, script, session } = await opened(10);
+  const held = session.hold('k', 'one');
+  await runtime.run(held.placed());
+  const controller = new AbortController();
+  const given = expect(held.update('two', { signal: controller.signal })).rejects.toMatchObject({ code: 'cancelled', outcome: 'unknown' });
+  await expect(held.update('three', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'cancelled', outcome: 'unknown' });
+  controller.abort();
+  await given;
+  await runtime.advance(100);
+  const values = script.calls
+    .filter(({ path }) => path === KV.methods.txn.path)
+    .flatMap(({ request }) => TxnRequest.decode(request).success.map(({ requestPut }) => Buffer.from(requestPut?.value ?? []).toString()));
+  expect(values.at(-1)).toBe('three');
+});
+
+test('after a process stood still, placed looks at the clock', async () => {
+  const { runtime, server, session } = await opened(5);
+  const held = session.hold('k', 'v');
+  await runtime.run(held.placed());
+  const puts = server.puts.length;
+  runtime.suspend(6_000);
+  await runtime.run(held.placed());
+  expect(server.puts.slice(puts)).toContain('k');
+});
