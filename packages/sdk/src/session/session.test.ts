@@ -430,3 +430,26 @@ test('after a process stood still, placed looks at the clock', async () => {
   await runtime.run(held.placed());
   expect(server.puts.slice(puts)).toContain('k');
 });
+
+test('released while its function is at it, what comes of it is taken away', async () => {
+  const { runtime, session } = await opened(10);
+  let finish: (() => void) | undefined;
+  const taken: string[] = [];
+  const held = session.hold(async () => {
+    await new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    return async () => void taken.push('away');
+  });
+  await runtime.runUntil(() => finish !== undefined);
+  await runtime.run(held.release());
+  expect(taken).toEqual([]);
+  finish?.();
+  await runtime.advance(1);
+  expect(taken).toEqual(['away']);
+  // And only once.
+  const other = session.hold(async () => async () => void taken.push('other'));
+  await runtime.run(other.placed());
+  await runtime.run(other.release());
+  expect(taken).toEqual(['away', 'other']);
+});
