@@ -233,6 +233,16 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       await session.hold(`${mine}b`, 'v').placed();
     });
 
+    test('whose own key is deleted by hand lets nothing stay that is released meanwhile', async () => {
+      await using session = await client.session();
+      const names = Array.from({ length: 20 }, (_, nth) => `${mine}${nth}`);
+      const held = names.map((name) => session.hold(name, 'v'));
+      await Promise.all(held.map((one) => one.placed()));
+      await other.delete(`conclave/session/${session.lease.id.toString(16)}`);
+      await Promise.all(held.map((one) => one.release()));
+      expect((await other.list(prefix(mine))).kvs.map((kv) => kv.key)).toEqual([]);
+    });
+
     test('keeps presence and not ownership: a lock on its lease is lost with it, and is not taken again', async () => {
       await using session = await client.session({ ttlSeconds: 30 });
       const held = await lock(client, `${mine}lock`, { lease: session.lease });

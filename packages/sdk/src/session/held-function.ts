@@ -67,8 +67,9 @@ export class HeldFunction extends Hold {
     return { state: 'held' };
   }
 
-  protected async remove(): Promise<void> {
+  protected async remove(): Promise<boolean> {
     await this.#takeAway?.();
+    return true;
   }
 
   protected onRelease(): void {
