@@ -1,4 +1,5 @@
 import {
+  Compare_CompareTarget as CompareTarget,
   KV,
   LeaseGrantRequest,
   LeaseGrantResponse,
@@ -270,6 +271,10 @@ test('what it holds is put on the condition that the session is its own, so that
     success.some(({ requestPut, requestDeleteRange }) => Buffer.from((requestPut ?? requestDeleteRange)?.key ?? []).toString() === 'k'),
   );
   expect(ofKey).toHaveLength(2);
+  // Not a later key of the same name.
+  expect(ofKey[1]?.compare).toContainEqual(
+    expect.objectContaining({ key: Buffer.from('k'), target: CompareTarget.CREATE, createRevision: 2 }),
+  );
   for (const { compare } of ofKey) {
     const guard = compare.find(({ key }) => Buffer.from(key).toString() === mark);
     expect(Buffer.from(guard?.value ?? []).toString()).toMatch(/^held\/[0-9a-f]{32}$/);
@@ -319,6 +324,16 @@ test('taken over late, it is judged by what the server says is left, and renewed
   await runtime.runUntil(() => successor.slackMs > 9_000);
   expect(heard).toBe(2);
   expect(successor.lease).toMatchObject({ id, isTakenOver: true, ttlSeconds: 10 });
+});
+
+test('taken over late by a client that renews other leases already, it is renewed at once, too', async () => {
+  const { runtime, client, session } = await opened(10);
+  await runtime.run(client.lease.grant({ ttlSeconds: 60 }));
+  const token = await runtime.run(session.handOver());
+  await runtime.advance(6_000);
+  const successor = await runtime.run(client.session({ from: token }));
+  await runtime.advance(100);
+  expect(successor.slackMs).toBeGreaterThan(9_000);
 });
 
 test('closed while its lease is asked for, it gives the lease back', async () => {

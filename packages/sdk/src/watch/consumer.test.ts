@@ -143,6 +143,10 @@ test('a move that is in doubt is sent again, and finds its own words', async () 
   send(scripted.script.stream, 9, ['a']);
   await scripted.runtime.advance(2_000);
   expect(attempts).toBe(3);
+  // The next one stands on those words, not on the revision at which they were found.
+  send(scripted.script.stream, 10, ['a']);
+  await scripted.runtime.advance(10);
+  expect(TxnRequest.decode(scripted.script.calls.at(-1)?.request ?? new Uint8Array()).compare[0]).toMatchObject({ modRevision: 12 });
   controller.abort();
   await scripted.runtime.run(done);
 });
