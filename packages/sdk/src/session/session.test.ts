@@ -281,6 +281,26 @@ test('what it holds is put on the condition that the session is its own, so that
   }
 });
 
+test('what it puts over its own of before stands on the same condition, and on what was found', async () => {
+  const { runtime, script, session } = await opened(10);
+  const { onCall } = script;
+  const { id } = session.lease;
+  const ofKey: TxnRequest[] = [];
+  script.onCall = (call) => {
+    ofKey.push(TxnRequest.decode(call.request));
+    if (ofKey.length > 1) return onCall(call);
+    const kvs = [{ key: Buffer.from('k'), value: Buffer.from('old'), lease: id, createRevision: 7, modRevision: 9 }];
+    call.reply(TxnResponse.encode({ header: { revision: 9 }, succeeded: false, responses: [{ responseRange: { kvs } }] }));
+  };
+  await runtime.run(session.hold('k', 'new').placed());
+  expect(ofKey).toHaveLength(2);
+  const conditions = ofKey[1]?.compare.map(({ key, target, modRevision }) => [Buffer.from(key).toString(), target, modRevision]);
+  expect(conditions).toEqual([
+    [`conclave/session/${id.toString(16)}`, CompareTarget.VALUE, undefined],
+    ['k', CompareTarget.MOD, 9],
+  ]);
+});
+
 test('it ends here before the store is told that it is offered, and nothing is renewed any more', async () => {
   const { runtime, script, server, session } = await opened(10);
   const { signal, lease } = session;
