@@ -230,6 +230,16 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       await session.hold(`${mine}b`, 'v').placed();
     });
 
+    test('whose own key is deleted by hand lets nothing stay that is released meanwhile', async () => {
+      await using session = await client.session();
+      const names = Array.from({ length: 20 }, (_, nth) => `${mine}${nth}`);
+      const held = names.map((name) => session.hold(name, 'v'));
+      await Promise.all(held.map((one) => one.placed()));
+      await other.delete(`conclave/session/${session.lease.id.toString(16)}`);
+      await Promise.all(held.map((one) => one.release()));
+      expect((await other.list(prefix(mine))).kvs.map((kv) => kv.key)).toEqual([]);
+    });
+
     test('keeps presence and not ownership: a lock on its lease is lost with it, and is not taken again', async () => {
       await using session = await client.session({ ttlSeconds: 30 });
       const held = await lock(client, `${mine}lock`, { lease: session.lease });
@@ -506,7 +516,7 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       const names = Array.from({ length: 12 }, (_, nth) => `${mine}${nth}`);
       const held = new Map(names.map((name) => [name, session.hold(name, '0')]));
       proxy.cutEvery(() => 100 + below(4_000));
-      // However fast a machine is: until there were cuts enough.
+      // How often it is cut follows from how much is sent meanwhile, and that from the machine.
       for (let round = 1; round <= 150 || (proxy.cuts <= 10 && round <= 1_500); round++) {
         const name = names[below(names.length)] as string;
         const hold = held.get(name);

@@ -94,6 +94,8 @@ export class LeaseRegistry implements LeaseHolder {
   }
 
   async revoke(lease: Lease, options: RequestOptions | undefined): Promise<void> {
+    // It lives on in another process, and is not to be ended from here.
+    if (lease.state === 'handed-over') return;
     lease.end('revoked', 'it was revoked');
     await this.revokeId(lease.id, options);
   }

@@ -119,8 +119,9 @@ export class Lease implements HeldLease, AsyncDisposable {
   }
 
   /**
-   * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error. From the call on
-   * the lease counts as revoked here, even if the server cannot be reached; then it ends there with its time.
+   * Gives the lease back: the server deletes its keys at once, in one revision. A lease that is gone already is no error, and one that was
+   * handed over is left alone. From the call on the lease counts as revoked here, even if the server cannot be reached; then it ends there with
+   * its time.
    *
    * @example
    * ```ts

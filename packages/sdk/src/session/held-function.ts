@@ -37,6 +37,7 @@ export class HeldFunction extends Hold {
   readonly #establish: Establish;
   #controller: AbortController | undefined;
   #takeAway: (() => Promise<void>) | undefined;
+  #stopListening: () => void = () => {};
 
   /** @internal */
   constructor(host: HoldHost, establish: Establish) {
@@ -50,29 +51,43 @@ export class HeldFunction extends Hold {
     this.#controller?.abort();
     this.#controller = controller;
     this.#takeAway = undefined;
-    const stopListening = onAbort(lease.signal, () => controller.abort(lease.signal.reason));
+    this.#stopListening();
+    this.#stopListening = onAbort(lease.signal, () => controller.abort(lease.signal.reason));
     // Not waited for beyond its signal: one that does not heed it must not stand in the way of the next lease.
     const aborted = new Promise<never>((_, reject) => {
       onAbort(controller.signal, () => reject(controller.signal.reason));
     });
+    const established = this.#establish({ lease, signal: controller.signal });
     try {
-      this.#takeAway = await Promise.race([this.#establish({ lease, signal: controller.signal }), aborted]);
+      this.#takeAway = await Promise.race([established, aborted]);
     } catch (error) {
-      stopListening();
+      Promise.resolve(established).then((takeAway) => this.#onLate(takeAway, lease), ignore);
       throw error;
     }
     return { state: 'held' };
   }
 
-  protected async remove(): Promise<void> {
+  protected async remove(): Promise<boolean> {
     await this.#takeAway?.();
+    return true;
   }
 
   protected onRelease(): void {
+    this.#stopListening();
     this.#controller?.abort(this.released());
   }
 
   protected unlisten(): void {
     if (this.isReleased) this.onRelease();
   }
+
+  /** Released while it was being established, it was not waited for: what came of it would stay for as long as the session lives. */
+  #onLate(takeAway: (() => Promise<void>) | undefined, lease: Lease): void {
+    if (!this.isReleased || takeAway === undefined || lease.state !== 'held') return;
+    takeAway().catch((error: unknown) => {
+      this.host.engine.runtime.log.warn({ err: error }, 'what a session established was not taken away; it goes with its lease');
+    });
+  }
 }
+
+function ignore(): void {}

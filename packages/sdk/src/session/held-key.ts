@@ -122,15 +122,21 @@ export class HeldKey extends Hold {
     }
   }
 
-  protected async remove({ lease, guards }: Incarnation): Promise<void> {
+  protected async remove({ lease, guards }: Incarnation): Promise<boolean> {
     const own: Comparison[] = [keyOf(this.keyBytes).lease.equals(lease.id)];
     // Not a later key of the same name.
     if (this.#createRevision !== undefined) own.push(keyOf(this.keyBytes).createRevision.equals(this.#createRevision));
-    await this.host.namespace
+    const result = await this.host.namespace
       .txn()
       .if(...guards, ...own)
       .then(del(this.keyBytes))
+      .else(get(this.keyBytes))
       .commit();
+    if (result.succeeded) return true;
+    const [kv] = result;
+    const isOwn = kv?.lease === lease.id && (this.#createRevision === undefined || kv.createRevision === this.#createRevision);
+    // It is here, so that it was a guard that did not hold: the session's own key is missing, and comes back.
+    return !isOwn;
   }
 
   protected onRelease(): void {

@@ -89,6 +89,8 @@ export abstract class Hold implements AsyncDisposable {
    * ```
    */
   placed(options: RequestOptions = {}): Promise<void> {
+    // Looks at the clock.
+    void this.state;
     return patiently<void>(
       this.host.engine,
       options,
@@ -191,8 +193,8 @@ export abstract class Hold implements AsyncDisposable {
   protected abstract onRelease(): void;
   /** The lease or the hold is over. */
   protected abstract unlisten(): void;
-  /** Takes it away where it may be in place. */
-  protected abstract remove(incarnation: Incarnation): Promise<void>;
+  /** Takes it away where it may be in place. False: it is to be tried again. */
+  protected abstract remove(incarnation: Incarnation): Promise<boolean>;
 
   /** Looks again. */
   protected wake(why: Wake): void {
@@ -273,13 +275,12 @@ export abstract class Hold implements AsyncDisposable {
     // Once the lease is over so is this.
     while (incarnation.lease.state === 'held') {
       try {
-        await this.remove(incarnation);
-        return;
+        if (await this.remove(incarnation)) return;
       } catch (error) {
         if (incarnation.lease.state !== 'held') return;
         if (!isPassing(error)) throw error;
-        await pause(this.host.engine, backoff.next(), incarnation.lease.signal);
       }
+      await pause(this.host.engine, backoff.next(), incarnation.lease.signal);
     }
   }
 

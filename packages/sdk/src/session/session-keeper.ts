@@ -160,6 +160,8 @@ export class SessionKeeper implements HoldHost {
         if (lease === undefined && this.#incarnations > 0)
           await pause(this.engine, this.engine.runtime.random() * spreadMs, this.#life.signal);
         lease ??= await this.leases.grant({ ttlSeconds: this.#ttlSeconds, deadlineMs: grantMs, signal: this.#life.signal });
+        // Closed while the lease was on its way: nobody else would ever end it.
+        if (this.teller.isOver) return await lease.revoke();
         await this.#incarnate(lease);
         backoff.reset();
         if (this.teller.isOver || this.teller.state.state === 'handed-over') return;
@@ -213,6 +215,8 @@ export class SessionKeeper implements HoldHost {
       if (this.#current !== incarnation) return;
       const lostMs = Math.round(this.engine.runtime.monotonic() - this.#lostAt);
       this.teller.tell({ state: 'recovered', at: this.#wall(), incarnation: this.#incarnations, lostMs });
+      // Whoever was told may have ended it.
+      if (this.#current !== incarnation) return;
       this.#revokeFormer(lease);
     }
     this.#tellLive();

@@ -1,9 +1,11 @@
 import {
+  Compare_CompareTarget as CompareTarget,
   KV,
   LeaseGrantRequest,
   LeaseGrantResponse,
   LeaseKeepAliveRequest,
   LeaseKeepAliveResponse,
+  LeaseRevokeRequest,
   Lease as LeaseService,
   LeaseTimeToLiveRequest,
   LeaseTimeToLiveResponse,
@@ -269,10 +271,34 @@ test('what it holds is put on the condition that the session is its own, so that
     success.some(({ requestPut, requestDeleteRange }) => Buffer.from((requestPut ?? requestDeleteRange)?.key ?? []).toString() === 'k'),
   );
   expect(ofKey).toHaveLength(2);
+  // Not a later key of the same name.
+  expect(ofKey[1]?.compare).toContainEqual(
+    expect.objectContaining({ key: Buffer.from('k'), target: CompareTarget.CREATE, createRevision: 2 }),
+  );
   for (const { compare } of ofKey) {
     const guard = compare.find(({ key }) => Buffer.from(key).toString() === mark);
     expect(Buffer.from(guard?.value ?? []).toString()).toMatch(/^held\/[0-9a-f]{32}$/);
   }
+});
+
+test('what it puts over its own of before stands on the same condition, and on what was found', async () => {
+  const { runtime, script, session } = await opened(10);
+  const { onCall } = script;
+  const { id } = session.lease;
+  const ofKey: TxnRequest[] = [];
+  script.onCall = (call) => {
+    ofKey.push(TxnRequest.decode(call.request));
+    if (ofKey.length > 1) return onCall(call);
+    const kvs = [{ key: Buffer.from('k'), value: Buffer.from('old'), lease: id, createRevision: 7, modRevision: 9 }];
+    call.reply(TxnResponse.encode({ header: { revision: 9 }, succeeded: false, responses: [{ responseRange: { kvs } }] }));
+  };
+  await runtime.run(session.hold('k', 'new').placed());
+  expect(ofKey).toHaveLength(2);
+  const conditions = ofKey[1]?.compare.map(({ key, target, modRevision }) => [Buffer.from(key).toString(), target, modRevision]);
+  expect(conditions).toEqual([
+    [`conclave/session/${id.toString(16)}`, CompareTarget.VALUE, undefined],
+    ['k', CompareTarget.MOD, 9],
+  ]);
 });
 
 test('it ends here before the store is told that it is offered, and nothing is renewed any more', async () => {
@@ -320,6 +346,16 @@ test('taken over late, it is judged by what the server says is left, and renewed
   expect(successor.lease).toMatchObject({ id, isTakenOver: true, ttlSeconds: 10 });
 });
 
+test('taken over late by a client that renews other leases already, it is renewed at once, too', async () => {
+  const { runtime, client, session } = await opened(10);
+  await runtime.run(client.lease.grant({ ttlSeconds: 60 }));
+  const token = await runtime.run(session.handOver());
+  await runtime.advance(6_000);
+  const successor = await runtime.run(client.session({ from: token }));
+  await runtime.advance(100);
+  expect(successor.slackMs).toBeGreaterThan(9_000);
+});
+
 test('closed while its lease is asked for, it gives the lease back', async () => {
   const scripted = await scriptedClient();
   const server = new YesServer(scripted);
@@ -333,4 +369,122 @@ test('closed while its lease is asked for, it gives the lease back', async () =>
   await scripted.runtime.advance(10);
   expect(scripted.script.calls.at(-1)?.path).toBe(LeaseService.methods.leaseRevoke.path);
   expect(server.puts).toEqual([]);
+});
+
+test('closed while it is taken back, it gives the lease back', async () => {
+  const { runtime, script, server, session } = await opened(10);
+  const { id } = session.lease;
+  await runtime.run(session.handOver());
+  const { onCall } = script;
+  let asked: ScriptedCall | undefined;
+  script.onCall = (call) => {
+    if (call.path === LeaseService.methods.leaseTimeToLive.path) asked = call;
+    else onCall(call);
+  };
+  const takenBack = expect(session.takeBack()).rejects.toMatchObject({ code: 'session-closed' });
+  await runtime.runUntil(() => asked !== undefined);
+  await runtime.run(session.close());
+  if (asked !== undefined) onCall(asked);
+  await runtime.advance(1_000);
+  await takenBack;
+  const revoked = script.calls.filter(({ path }) => path === LeaseService.methods.leaseRevoke.path);
+  expect(revoked.map(({ request }) => LeaseRevokeRequest.decode(request).id)).toEqual([id]);
+  const expiresAt = server.expiresAt.get(id);
+  await runtime.advance(60_000);
+  expect(server.expiresAt.get(id)).toBe(expiresAt);
+});
+
+test('taken back twice at once, it has one lease', async () => {
+  const { runtime, server, session, told } = await opened(10);
+  const { id } = session.lease;
+  await runtime.run(session.handOver());
+  await runtime.run(Promise.all([session.takeBack(), session.takeBack()]));
+  await runtime.advance(60_000);
+  expect(session.lease.id).toBe(id);
+  expect(server.grants).toHaveLength(1);
+  expect(told.map(({ state }) => state)).toEqual(['live', 'handed-over', 'recovered', 'live']);
+});
+
+test('handed over when it is told that it has recovered, it is not live any more', async () => {
+  const { runtime, server, session, told } = await opened(5);
+  session.status().subscribe(({ state }) => {
+    if (state === 'recovered') session.handOver().catch(() => {});
+  });
+  await runtime.advance(1_000);
+  runtime.suspend(6_000);
+  await runtime.advance(20_000);
+  expect(session.state.state).toBe('handed-over');
+  expect(told.map(({ state }) => state)).toEqual(['live', 'lost', 'recovered', 'handed-over']);
+  expect(server.grants).toHaveLength(2);
+});
+
+test('whoever is told last is told the last state, whatever those before did with what they were told', async () => {
+  const { runtime, server, session } = await opened(10);
+  session.status().subscribe(({ state }) => {
+    if (state === 'at-risk') session.handOver().catch(() => {});
+  });
+  const later: SessionState['state'][] = [];
+  session.status().subscribe(({ state }) => later.push(state));
+  server.blackHole();
+  await runtime.runUntil(() => session.state.state !== 'live');
+  expect(later).toEqual(['live', 'handed-over']);
+});
+
+test('a lease that was handed over is not revoked by whoever still has it', async () => {
+  const { runtime, script, session } = await opened(10);
+  const { lease } = session;
+  await runtime.run(session.handOver());
+  await runtime.run(lease.revoke());
+  await runtime.run(lease[Symbol.asyncDispose]());
+  expect(lease.state).toBe('handed-over');
+  expect(script.calls.filter(({ path }) => path === LeaseService.methods.leaseRevoke.path)).toEqual([]);
+});
+
+test('that waiting for a value was given up says nothing of the value', async () => {
+  const { runtime, script, session } = await opened(10);
+  const held = session.hold('k', 'one');
+  await runtime.run(held.placed());
+  const controller = new AbortController();
+  const given = expect(held.update('two', { signal: controller.signal })).rejects.toMatchObject({ code: 'cancelled', outcome: 'unknown' });
+  await expect(held.update('three', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'cancelled', outcome: 'unknown' });
+  controller.abort();
+  await given;
+  await runtime.advance(100);
+  const values = script.calls
+    .filter(({ path }) => path === KV.methods.txn.path)
+    .flatMap(({ request }) => TxnRequest.decode(request).success.map(({ requestPut }) => Buffer.from(requestPut?.value ?? []).toString()));
+  expect(values.at(-1)).toBe('three');
+});
+
+test('after a process stood still, placed looks at the clock', async () => {
+  const { runtime, server, session } = await opened(5);
+  const held = session.hold('k', 'v');
+  await runtime.run(held.placed());
+  const puts = server.puts.length;
+  runtime.suspend(6_000);
+  await runtime.run(held.placed());
+  expect(server.puts.slice(puts)).toContain('k');
+});
+
+test('released while its function is at it, what comes of it is taken away', async () => {
+  const { runtime, session } = await opened(10);
+  let finish: (() => void) | undefined;
+  const taken: string[] = [];
+  const held = session.hold(async () => {
+    await new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    return async () => void taken.push('away');
+  });
+  await runtime.runUntil(() => finish !== undefined);
+  await runtime.run(held.release());
+  expect(taken).toEqual([]);
+  finish?.();
+  await runtime.advance(1);
+  expect(taken).toEqual(['away']);
+  // And only once.
+  const other = session.hold(async () => async () => void taken.push('other'));
+  await runtime.run(other.placed());
+  await runtime.run(other.release());
+  expect(taken).toEqual(['away', 'other']);
 });

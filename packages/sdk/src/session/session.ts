@@ -44,6 +44,7 @@ export class Session implements AsyncDisposable {
   /** Held for whoever handed the session over; given out to who holds the same key here. */
   readonly #inherited = new Set<HeldKey>();
   #offer: Offer | undefined;
+  #takingBack: Promise<void> | undefined;
   #close: Promise<void> | undefined;
 
   /** @internal */
@@ -187,7 +188,8 @@ export class Session implements AsyncDisposable {
   }
 
   /**
-   * Takes back what was handed over and has not been taken: the session goes on here as if its lease had been lost and found.
+   * Takes back what was handed over and has not been taken: the session goes on here as if its lease had been lost and found. Called again
+   * meanwhile, it waits for the same.
    *
    * @throws ConclaveError `session-claimed` when another process has taken it, `session-expired` when nobody has and its lease is over,
    * `invalid-argument` when it was not handed over, `unavailable`, `deadline-exceeded`, …
@@ -199,20 +201,12 @@ export class Session implements AsyncDisposable {
    * console.log(session.state.state); // live
    * ```
    */
-  async takeBack(options: RequestOptions = {}): Promise<void> {
-    const keeper = this.#keeper;
-    const { engine, leases } = keeper;
-    const offer = this.#offer;
-    if (keeper.teller.isOver) throw keeper.gone();
-    if (offer === undefined) throw invalidArgument('the session was not handed over');
-    const limit = new TimeLimit(engine, options);
-    await persist(engine, limit, (rest) => offer.mark.takeBack(offer.owner, offer.claim, offer.nextOwner, rest));
-    const lease = await persist(engine, limit, (rest) => leases.takeOver(offer.lease, rest));
-    if (lease === undefined) throw expired(offer.lease);
-    this.#offer = undefined;
-    keeper.owner = offer.nextOwner;
-    keeper.start(lease);
-    await keeper.untilLive(limit.rest());
+  takeBack(options: RequestOptions = {}): Promise<void> {
+    // One at a time: of two that both get through, each would keep the lease.
+    this.#takingBack ??= this.#takeBack(options).finally(() => {
+      this.#takingBack = undefined;
+    });
+    return this.#takingBack;
   }
 
   /**
@@ -242,5 +236,21 @@ export class Session implements AsyncDisposable {
   /** @internal Goes on holding a key that its predecessor held. */
   inherit(key: Uint8Array, value: Uint8Array): void {
     this.#inherited.add(this.#keeper.begin(new HeldKey(this.#keeper, key, value, 'wait')));
+  }
+
+  async #takeBack(options: RequestOptions): Promise<void> {
+    const keeper = this.#keeper;
+    const { engine, leases } = keeper;
+    const offer = this.#offer;
+    if (keeper.teller.isOver) throw keeper.gone();
+    if (offer === undefined) throw invalidArgument('the session was not handed over');
+    const limit = new TimeLimit(engine, options);
+    await persist(engine, limit, (rest) => offer.mark.takeBack(offer.owner, offer.claim, offer.nextOwner, rest));
+    const lease = await persist(engine, limit, (rest) => leases.takeOver(offer.lease, rest));
+    if (lease === undefined) throw expired(offer.lease);
+    this.#offer = undefined;
+    keeper.owner = offer.nextOwner;
+    keeper.start(lease);
+    await keeper.untilLive(limit.rest());
   }
 }

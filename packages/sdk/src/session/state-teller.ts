@@ -26,7 +26,11 @@ export class StateTeller<State extends { readonly state: string }> {
   tell(state: State): void {
     if (this.isOver || isSame(state, this.#state)) return;
     this.#state = state;
-    for (const listener of [...this.#listeners]) listener(state);
+    for (const listener of [...this.#listeners]) {
+      // A listener before may have changed it: the later ones have been told of that already, and it must stay their last word.
+      if (this.#state !== state) return;
+      listener(state);
+    }
   }
 
   /** Calls back with the present state, before this returns, and with each that follows. */

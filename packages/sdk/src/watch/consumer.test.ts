@@ -1,5 +1,6 @@
 import {
   KV,
+  RangeRequest,
   RangeResponse,
   StatusCode,
   TxnRequest,
@@ -142,6 +143,10 @@ test('a move that is in doubt is sent again, and finds its own words', async () 
   send(scripted.script.stream, 9, ['a']);
   await scripted.runtime.advance(2_000);
   expect(attempts).toBe(3);
+  // The next one stands on those words, not on the revision at which they were found.
+  send(scripted.script.stream, 10, ['a']);
+  await scripted.runtime.advance(10);
+  expect(TxnRequest.decode(scripted.script.calls.at(-1)?.request ?? new Uint8Array()).compare[0]).toMatchObject({ modRevision: 12 });
   controller.abort();
   await scripted.runtime.run(done);
 });
@@ -162,4 +167,67 @@ test.each([
   send(scripted.script.stream, 9, ['a']);
   await scripted.runtime.advance(10);
   await ended;
+});
+
+test.each([
+  ['by another consumer', 12, 'cursor-moved'],
+  ['by nobody', 6, 'guard-failed'],
+])('a move that is in doubt may have been done, though the cursor was written %s then', async (_, modRevision, code) => {
+  const { onCall } = scripted.script;
+  let attempts = 0;
+  scripted.script.onCall = (call) => {
+    if (call.path !== KV.methods.txn.path) return onCall(call);
+    const kvs = [{ key: Buffer.from('cursor'), value: Buffer.from('9 other'), modRevision }];
+    if (++attempts === 1) call.end(StatusCode.UNAVAILABLE, { message: 'connection lost' });
+    else call.reply(TxnResponse.encode({ header: { revision: 13 }, succeeded: false, responses: [{ responseRange: { kvs } }] }));
+  };
+  const done = consume();
+  const ended = expect(done).rejects.toMatchObject({ code, outcome: 'unknown' });
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.advance(2_000);
+  await ended;
+});
+
+test('the same events have the same revision, whatever the server said of the time after them', async () => {
+  const release: (() => void)[] = [];
+  const done = scripted.client.consume(prefix('in/'), { cursor: 'cursor', eventsMax: 10, signal: controller.signal }, async (delivery) => {
+    deliveries.push(delivery);
+    await new Promise<void>((resolve) => release.push(resolve));
+    return [];
+  });
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.advance(10);
+  // While the first is in hand.
+  send(scripted.script.stream, 11, ['a']);
+  send(scripted.script.stream, 11);
+  send(scripted.script.stream, 30);
+  await scripted.runtime.advance(10);
+  for (let nth = 0; nth < 2; nth++) {
+    release[nth]?.();
+    await scripted.runtime.advance(10);
+  }
+  expect(deliveries.map(({ revision }) => revision)).toEqual([9n, 11n]);
+  expect(cursors.map((cursor) => cursor.split(' ')[0])).toEqual(['9', '11', '30']);
+  controller.abort();
+  await scripted.runtime.run(done);
+});
+
+test('reads what there is page by page, and begins again when that is compacted meanwhile', async () => {
+  stored = undefined;
+  const { onCall } = scripted.script;
+  let pages = 0;
+  scripted.script.onCall = (call) => {
+    if (call.path !== KV.methods.range.path || RangeRequest.decode(call.request).rangeEnd.length === 0) return onCall(call);
+    pages++;
+    const kvs = [{ key: Buffer.from(`in/${pages}`), value: Buffer.from('v'), modRevision: 3 }];
+    if (pages === 2) call.end(11, { message: 'etcdserver: mvcc: required revision has been compacted' });
+    else call.reply(RangeResponse.encode({ header: { revision: 20 }, kvs, more: pages === 1 || pages === 3 }));
+  };
+  const done = consume();
+  await scripted.runtime.advance(10);
+  expect(deliveries.map((delivery) => delivery.type === 'resync' && delivery.kvs.map(({ key }) => key))).toEqual([['in/3', 'in/4']]);
+  controller.abort();
+  await scripted.runtime.run(done);
 });

@@ -9,7 +9,7 @@ import { KeyValue } from '../kv/key-value.ts';
 import { type Key, noBytes, toCounter } from '../kv/text.ts';
 import type { Operation } from '../kv/txn-result.ts';
 import type { Verbs } from '../verbs.ts';
-import { pinnedList } from '../view/pinned-list.ts';
+import { type PinnedList, pinnedList } from '../view/pinned-list.ts';
 import { type Delivery, DeliveryQueue, type ResyncDelivery } from './delivery.ts';
 import { DurableCursor } from './durable-cursor.ts';
 import type { WatchHandle, WatchHub } from './watch-hub.ts';
@@ -133,9 +133,20 @@ export class Consumer {
       await this.#cursor.move(BigInt(revision), this.#options.guards ?? [], [], signal);
       return;
     }
-    const { revision, kvs } = await pinnedList(this.#source.engine, [this.#range], signal);
+    const { revision, kvs } = await this.#list();
     const found = (kvs[0] ?? []).map((kv) => new KeyValue(kv, this.#prefix));
     await this.#deliver({ type: 'resync', reason, revision: BigInt(revision), kvs: found });
+  }
+
+  async #list(): Promise<PinnedList> {
+    for (;;) {
+      try {
+        return await pinnedList(this.#source.engine, [this.#range], this.#life.signal);
+      } catch (error) {
+        // Compacted between two pages: from the beginning.
+        if (!isConclaveError(error, 'compacted')) throw error;
+      }
+    }
   }
 
   async #deliver(delivery: Delivery): Promise<void> {

@@ -57,7 +57,7 @@ export class DeliveryQueue {
   }
 
   pass(revision: number): void {
-    this.#steps.push({ revision, events: [] });
+    if ((this.#steps.at(-1)?.revision ?? 0) < revision) this.#steps.push({ revision, events: [] });
   }
 
   /** As many whole revisions as have no more than so many events together, and at least one. */
@@ -65,7 +65,8 @@ export class DeliveryQueue {
     const taken: Event[] = [];
     let revision = 0;
     for (let step = this.#steps[0]; step !== undefined; step = this.#steps[0]) {
-      if (revision > 0 && taken.length + step.events.length > eventsMax) break;
+      // That nothing happened after them is no part of a delivery: given again, the same events have the same revision.
+      if (taken.length > 0 && (step.events.length === 0 || taken.length + step.events.length > eventsMax)) break;
       this.#steps.shift();
       taken.push(...step.events);
       revision = step.revision;

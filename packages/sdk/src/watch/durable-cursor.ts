@@ -57,6 +57,7 @@ export class DurableCursor {
     const value = `${revision} ${this.#id}`;
     const backoff = new Backoff(this.#engine.runtime, retryInitialMs, retryMaxMs);
     for (let isDoubtful = false; ; ) {
+      let refusal: ConclaveError | undefined;
       try {
         const result = await this.#namespace
           .txn()
@@ -65,23 +66,27 @@ export class DurableCursor {
           .else(get(this.#key))
           .commit();
         const kv = result.succeeded ? undefined : result.responses[0];
-        if (!result.succeeded && kv?.value !== value) throw refused(kv?.modRevision ?? 0n, this.#modRevision, isDoubtful);
-        this.#modRevision = kv?.modRevision ?? result.revision;
-        this.#revision = revision;
-        return;
+        if (result.succeeded || kv?.value === value) {
+          this.#modRevision = kv?.modRevision ?? result.revision;
+          this.#revision = revision;
+          return;
+        }
+        refusal = refused(kv?.modRevision ?? 0n, this.#modRevision, isDoubtful);
       } catch (error) {
         if (!isPassing(error) || this.#engine.isClosed || signal.aborted) throw error;
         isDoubtful ||= (error as ConclaveError).outcome === 'unknown';
         await pause(this.#engine, backoff.next(), signal);
         if (signal.aborted) throw error;
       }
+      // Not in the block above: in doubt or not, it is an answer.
+      if (refusal !== undefined) throw refusal;
     }
   }
 }
 
 function refused(found: bigint, expected: bigint, isDoubtful: boolean): ConclaveError {
-  // Sent again, it may find what another consumer wrote after it was done.
+  // Sent again, it may find what another consumer wrote after it was done; or itself under way still, and a guard that holds again.
   const outcome: Outcome = isDoubtful ? 'unknown' : 'not-applied';
   if (found === expected) return new ConclaveError({ code: 'guard-failed', message: 'a guard of the consumer does not hold', outcome });
-  return new ConclaveError({ code: 'cursor-moved', message: 'another consumer moved the cursor', outcome: 'not-applied' });
+  return new ConclaveError({ code: 'cursor-moved', message: 'another consumer moved the cursor', outcome });
 }
