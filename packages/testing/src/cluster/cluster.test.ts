@@ -64,6 +64,37 @@ describe('a cluster in virtual time', () => {
     expect(end).toBeGreaterThanOrEqual(5_000);
   });
 
+  test('each work has its own time, also within other work', async () => {
+    await using c = await cluster();
+    const waited = await c.run(async () => {
+      const start = c.runtime.monotonic();
+      await expect(c.until(() => false, { deadlineMs: 500 })).rejects.toThrow('did not settle within 500 ms');
+      return c.runtime.monotonic() - start;
+    });
+    expect(waited).toBe(500);
+    await c.run(() => c.advance(100), { deadlineMs: 100 });
+  });
+
+  test('work beside other work that does not end, or ends first, goes on', { timeout: 2_000 }, async () => {
+    await using c = await cluster();
+    const after = (ms: number) => () => new Promise<string>((resolve) => void c.runtime.timer(ms, () => resolve(`after ${ms}`)));
+    const hanging = c.run(new Promise(() => undefined), { deadlineMs: 100 });
+    const beside = c.run(after(200));
+    await expect(hanging).rejects.toThrow('did not settle within 100 ms');
+    expect(await beside).toBe('after 200');
+    expect(await Promise.all([c.run(after(50), { deadlineMs: 100 }), c.run(after(300))])).toEqual(['after 50', 'after 300']);
+  });
+
+  test('a cluster that is closed says so, to whoever waits and whoever comes', async () => {
+    const c = await cluster();
+    const waiting = c.run(new Promise(() => undefined));
+    await Promise.all([expect(waiting).rejects.toThrow('the cluster is closed'), c.close()]);
+    await expect(c.client()).rejects.toThrow('the cluster is closed');
+    await expect(c.restart()).rejects.toThrow('the cluster is closed');
+    await expect(c.advance(10)).rejects.toThrow('the cluster is closed');
+    await c.close();
+  });
+
   test('what does not end within its time is told, and what is run after it is not held up by it', async () => {
     await using c = await cluster();
     await expect(c.run(new Promise(() => undefined), { deadlineMs: 1_000 })).rejects.toThrow(

@@ -444,7 +444,8 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /**
-   * Closes the clients and ends the members at once. Idempotent. Held with `await using` there is no need to.
+   * Closes the clients and ends the members at once; whatever still runs, or is run later, rejects. Idempotent. Held with `await using` there is no
+   * need to.
    *
    * @example
    * ```ts
@@ -456,6 +457,7 @@ export class TestCluster implements AsyncDisposable {
     for (const client of this.#machines.keys()) await client.close();
     this.#machines.clear();
     for (const { machine } of this.#hosts) machine.kill();
+    this.#driver.fail(new Error('the cluster is closed'));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
