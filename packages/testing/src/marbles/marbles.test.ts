@@ -85,6 +85,24 @@ describe('marble diagrams', () => {
     await expect(c.expectMarbles(NEVER, ' 2s a')).rejects.toThrow("  actual:   (nothing)\n  ✗ nothing\n    expected: 2000 ms: 'a'");
   });
 
+  test('tell one key, or one change of it, from another', async () => {
+    await using c = await cluster();
+    const client = await c.client();
+    const [one, other] = await c.run(async () => {
+      for (const key of ['a', 'b']) await client.put(key, 'x');
+      return [await client.get('a'), await client.get('b')];
+    });
+    await c.expectMarbles(of(one), '(x|)', { values: { x: await c.run(client.get('a')) } });
+    await expect(c.expectMarbles(of(one), '(x|)', { values: { x: other } })).rejects.toThrow('did not do what the diagram says');
+    const changes = c.record(client.watch(prefix('')));
+    await c.advance(10);
+    await c.run(client.put('a', 'y'));
+    await c.until(() => changes.values.length === 1);
+    const [change] = changes.values;
+    const during = ['-p', { p: () => client.put('a', 'z') }] as const;
+    await expect(c.expectMarbles(client.watch('a'), '-y', { values: { y: change }, during })).rejects.toThrow('✗');
+  });
+
   test('refuse what they cannot mean, and pass on what an action throws', async () => {
     await using c = await cluster();
     await expect(c.expectMarbles(NEVER, 'ab', { values: { a: 1 } })).rejects.toThrow('a letter that values does not: b');
