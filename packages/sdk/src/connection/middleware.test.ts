@@ -182,6 +182,42 @@ describe('middleware', () => {
     expect(script.calls).toHaveLength(0);
   });
 
+  test('that lets a call pass too late has nobody behind it begin with it', async () => {
+    const seen = observer();
+    let letPass = (): void => {};
+    const holding: Middleware = (_, next) => {
+      letPass = next;
+    };
+    const { runtime, client } = await answering([holding, seen.middleware]);
+    await failure(runtime.run(client.put('k', 'v', { deadlineMs: 300 })));
+    letPass();
+    expect(seen.calls).toEqual([]);
+  });
+
+  test('learns the end of a call that it asks about too late, and may ask while it is told', async () => {
+    const order: string[] = [];
+    let passed: InterceptedCall | undefined;
+    const { runtime, client } = await answering([
+      (call, next) => {
+        passed = call;
+        call.onAttempt(() => call.onAttempt(() => order.push('another attempt')));
+        call.onEnd(() => call.onEnd(({ code }) => order.push(`asked while told: ${code}`)));
+        next();
+      },
+    ]);
+    await runtime.run(client.put('k', 'v'));
+    passed?.onEnd(({ code }) => order.push(`asked too late: ${code}`));
+    expect(order).toEqual(['asked while told: ok', 'asked too late: ok']);
+  });
+
+  test('may give back what it likes', async () => {
+    // Not so in TypeScript, but easily written without it.
+    const timed: unknown = (_: unknown, next: () => void) => runtime.timer(5, next);
+    const { runtime, client, script } = await answering([timed as Middleware]);
+    await runtime.run(client.put('k', 'v'));
+    expect(script.calls).toHaveLength(1);
+  });
+
   test('holds nothing up when the caller gives up, or the client closes', async () => {
     const { runtime, client, script } = await answering([() => {}]);
     const controller = new AbortController();
@@ -285,6 +321,13 @@ describe('middleware', () => {
     ['raw-bin', 'v'],
     ['ok', 'línea'],
     ['ok', 'two\nlines'],
+    ['ok', 5 as unknown as string],
+    ['ok', undefined as unknown as string],
+    [5 as unknown as string, 'v'],
+    ['connection', 'close'],
+    ['content-length', '5'],
+    ['content-type', 'text/html'],
+    ['te', 'gzip'],
   ])('cannot add metadata %j: %j', async (name, value) => {
     const { runtime, client, script } = await answering([
       (call, next) => {
