@@ -1,6 +1,6 @@
 import { prefix } from '@conclave/sdk';
 import { EMPTY, NEVER, of, throwError } from 'rxjs';
-import { concatMap, delay, map } from 'rxjs/operators';
+import { concatMap, concatWith, delay, map } from 'rxjs/operators';
 import { describe, expect, test } from 'vitest';
 import { cluster } from '../index.ts';
 
@@ -101,6 +101,22 @@ describe('marble diagrams', () => {
     const [change] = changes.values;
     const during = ['-p', { p: () => client.put('a', 'z') }] as const;
     await expect(c.expectMarbles(client.watch('a'), '-y', { values: { y: change }, during })).rejects.toThrow('✗');
+  });
+
+  test('say nothing of a time that was not recorded', async () => {
+    await using c = await cluster();
+    const seen = c.record(NEVER);
+    expect(() => seen.expectMarbles('---')).toThrow('the diagram says something about 30 ms, and only 0 ms are recorded');
+    await c.advance(30);
+    seen.expectMarbles('---');
+    seen.stop();
+    await c.advance(30);
+    expect(() => seen.expectMarbles(' 50ms ')).toThrow('only 30 ms are recorded');
+    const late = c.record(of('a', 'b').pipe(concatWith(NEVER)));
+    late.expectMarbles('(ab)');
+    expect(() => late.expectMarbles('(ab)-')).toThrow('only 0 ms are recorded');
+    // What is over stays so.
+    c.record(EMPTY).expectMarbles('|');
   });
 
   test('refuse what they cannot mean, and pass on what an action throws', async () => {
