@@ -113,9 +113,21 @@ describe('a cluster in virtual time', () => {
     [{ size: 0 }, 'a cluster has 1 to 7 members, not 0'],
     [{ seed: 0.5 }, 'a seed is a whole number, not 0.5'],
     [{ delayMs: [5, 1] as const }, 'delayMs must be'],
+    [{ delayMs: [0, Number.POSITIVE_INFINITY] as const }, 'delayMs must be'],
     [{ electionMs: 0 }, 'election-timeout'],
   ])('refuses %o', async (options, message) => {
     await expect(cluster(options)).rejects.toThrow(message);
+  });
+
+  test('restarts a member that is named twice once, and none that stands still', async () => {
+    await using c = await cluster({ size: 3 });
+    await c.restart(1, 1);
+    c.pause(1);
+    await expect(c.restart(1)).rejects.toThrow('m1 stands still');
+    c.crash(1);
+    await c.restart(1);
+    const client = await c.client({ members: [1] });
+    await c.run(client.put('a', '1'));
   });
 
   test('refuses members and clients that are not of it', async () => {
