@@ -1,5 +1,5 @@
 import { RangeResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
-import { type ClientGauges, type ConnectOptions, type Metrics, put } from '@conclave/sdk';
+import { type ClientGauges, type ConnectOptions, type Metrics, type Middleware, prefix, put } from '@conclave/sdk';
 import { type ScriptedCall, type ScriptedClient, type ScriptedStream, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
 
@@ -215,6 +215,27 @@ describe('calls in flight are none', () => {
     await runtime.run(Promise.all([sent, waiting]));
     expect(gauges.callsInFlight).toBe(0);
   });
+});
+
+test('a question to one member that is refused, or held back for too long, is in flight no more', async () => {
+  for (const refuse of [true, false]) {
+    const asked: string[] = [];
+    const middleware: Middleware = ({ method }, next) => {
+      if (method !== 'Status') return next();
+      asked.push(method);
+      if (refuse) throw new Error('no such questions');
+    };
+    const { runtime, client, script, gauges } = await measured({ middleware: [middleware] });
+    script.onCall = (call) => call.reply(at(7));
+    const view = await runtime.run(client.view(prefix('a/')));
+    void view.reach({ maxStaleMs: 0 }).catch(() => undefined);
+    await runtime.advance(10_000);
+    expect(asked.length).toBeGreaterThan(0);
+    await view.close();
+    await runtime.advance(10_000);
+    expect(gauges.callsInFlight).toBe(0);
+    await client.close();
+  }
 });
 
 test('whoever could not connect is not observed any longer', async () => {

@@ -181,9 +181,16 @@ describe('troubles of members', () => {
     await using c = await cluster({ size: 3 });
     const old = await c.leader();
     const others = [1, 2, 3].filter((number) => number !== old);
+    const client = await c.client({ members: [old] });
+    const leaderToIt = async (): Promise<bigint> => (await c.run(client.maintenance.at(`m${old}`).status())).leader ?? 0n;
     c.partition([old], others, { isOneWay: true });
     await c.advance(5_000);
     expect(await c.leader()).not.toBe(old);
+    // It hears the others, and so who leads now.
+    expect(await leaderToIt()).not.toBe(0n);
+    c.partition(others, [old], { isOneWay: true });
+    await c.advance(5_000);
+    expect(await leaderToIt()).toBe(0n);
   });
 
   test('leadership goes to whom it is given, and away from who stands still', async () => {

@@ -1,5 +1,5 @@
 import { prefix } from '@conclave/sdk';
-import { EMPTY, NEVER, of, throwError } from 'rxjs';
+import { EMPTY, NEVER, of, Subject, throwError } from 'rxjs';
 import { concatMap, concatWith, delay, map } from 'rxjs/operators';
 import { describe, expect, test } from 'vitest';
 import { cluster } from '../index.ts';
@@ -101,6 +101,22 @@ describe('marble diagrams', () => {
     const [change] = changes.values;
     const during = ['-p', { p: () => client.put('a', 'z') }] as const;
     await expect(c.expectMarbles(client.watch('a'), '-y', { values: { y: change }, during })).rejects.toThrow('✗');
+  });
+
+  test('fail for one too many, one too few, one too early and one too late', async () => {
+    await using c = await cluster();
+    const differ = 'did not do what the diagram says';
+    await expect(c.expectMarbles(of('a', 'b').pipe(concatWith(NEVER)), 'a')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a').pipe(concatWith(NEVER)), 'a---|')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a'), 'a')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a').pipe(concatWith(NEVER)), '(ab)')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a').pipe(concatWith(NEVER)), '-a')).rejects.toThrow(differ);
+    const source = new Subject<string>();
+    const during = ['--x', { x: () => source.next('a') }] as const;
+    await c.expectMarbles(source, '--a', { during });
+    await expect(c.expectMarbles(source, '-a-', { during })).rejects.toThrow(differ);
+    await expect(c.expectMarbles(source, '---a', { during })).rejects.toThrow(differ);
+    await expect(c.expectMarbles(source, '---', { during })).rejects.toThrow(differ);
   });
 
   test('say nothing of a time that was not recorded', async () => {
