@@ -409,13 +409,19 @@ describe('a stream', () => {
 
   test('that is held back opens when it may, and not after its last watch', async () => {
     const held: (() => void)[] = [];
-    const scripted = await scriptedClient({ middleware: [(_, next) => void held.push(next)] });
+    const ends: string[] = [];
+    const hold: Middleware = (call, next) => {
+      call.onEnd(({ code, attempts }) => ends.push(`${code} after ${attempts}`));
+      held.push(next);
+    };
+    const scripted = await scriptedClient({ middleware: [hold] });
     serve(scripted);
     const { client, runtime, script } = scripted;
     const first = client.watch('k', { startRevision: 5n }).subscribe();
     await runtime.advance(1_000);
     expect(script.streams).toHaveLength(0);
     first.unsubscribe();
+    expect(ends).toEqual(['ok after 0']);
     held.shift()?.();
     await runtime.advance(10);
     expect(script.streams).toHaveLength(0);
@@ -496,13 +502,31 @@ describe('a stream', () => {
     expect(script.calls).toHaveLength(1);
   });
 
+  test('of a range that its reader leaves has ended well', async () => {
+    const seen = observer();
+    const { client, runtime, script } = await scriptedClient({ middleware: [seen.middleware] });
+    const page = RangeResponse.encode({ header: { revision: 7 }, kvs: [{ key: Buffer.from('k') }], more: true, count: 3 });
+    script.onCall = (call) => call.reply(page);
+    script.onStream = (stream) => stream.send(RangeStreamResponse.encode({ rangeResponse: { kvs: [{ key: Buffer.from('l') }] } }));
+    const scan = async (): Promise<string> => {
+      for await (const { key } of client.scan(prefix(''))) if (key === 'l') return key;
+      return 'nothing';
+    };
+    expect(await runtime.run(scan())).toBe('l');
+    await runtime.advance(10);
+    expect(seen.reports.map(({ code }) => code)).toEqual(['ok', 'ok']);
+    expect(seen.calls.map(({ method }) => method)).toEqual(['Range', 'RangeStream']);
+  });
+
   test('of a snapshot that is held back for too long fails at its deadline', async () => {
-    const { client, runtime, script } = await scriptedClient({ middleware: [() => {}] });
+    const left: number[] = [];
+    const { client, runtime, script } = await scriptedClient({ middleware: [({ deadlineMs }) => void left.push(deadlineMs)] });
     const snapshot = async (): Promise<void> => {
       for await (const _ of client.maintenance.at('a:1').snapshot({ deadlineMs: 300 })) expect.unreachable();
     };
     expect(await failure(runtime.run(snapshot()))).toMatchObject({ code: 'deadline-exceeded', outcome: 'not-applied' });
     expect(runtime.monotonic()).toBe(300);
+    expect(left).toEqual([300]);
     expect(script.streams).toHaveLength(0);
   });
 
