@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { PutResponse, RangeResponse, RangeStreamResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
-import { type CallAttempt, type CallReport, type InterceptedCall, type Middleware, prefix, put } from '@conclave/sdk';
+import { type CallAttempt, type CallReport, type InterceptedCall, type Logger, type Middleware, prefix, put } from '@conclave/sdk';
 import { type ScriptedClient, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
 
@@ -36,6 +36,8 @@ async function answering(middleware: readonly Middleware[]): Promise<ScriptedCli
   scripted.script.onCall = (call) => call.reply(call.path.endsWith('/Range') ? found : written);
   return scripted;
 }
+
+const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
 const failure = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
@@ -192,6 +194,25 @@ describe('middleware', () => {
     await failure(runtime.run(client.put('k', 'v', { deadlineMs: 300 })));
     letPass();
     expect(seen.calls).toEqual([]);
+  });
+
+  test('that fails when its call is over is told of in the log', async () => {
+    const told: [unknown, string][] = [];
+    const { promise, resolve } = gateOf();
+    const { runtime, client } = await scriptedClient({
+      log: { ...silent, warn: (fields, message) => told.push([fields, message]) },
+      middleware: [
+        async () => {
+          await promise;
+          throw new Error('too late');
+        },
+      ],
+    });
+    await failure(runtime.run(client.put('k', 'v', { deadlineMs: 300 })));
+    expect(told).toEqual([]);
+    resolve();
+    await runtime.advance(1);
+    expect(told).toEqual([[{ err: new Error('too late'), method: 'Put' }, 'a middleware failed that held a call back until it was over']]);
   });
 
   test('learns the end of a call that it asks about too late, and may ask while it is told', async () => {

@@ -4,7 +4,7 @@ import type { Metrics } from '../metrics/metrics.ts';
 import type { Middleware } from './middleware.ts';
 
 /** Who looks on, as given to `connect`. */
-export interface Observers {
+interface Observers {
   readonly log?: Logger | undefined;
   readonly middleware?: readonly Middleware[] | undefined;
   readonly metrics?: Metrics | undefined;

@@ -115,6 +115,10 @@ export class Passage implements InterceptedCall {
         return;
       }
       hasDecided = true;
+      if (this.#report !== undefined) {
+        this.#complain(cause, 'a middleware failed that held a call back until it was over');
+        return;
+      }
       passenger.onRefused(refused(cause));
     };
     const next = (): void => {
@@ -139,8 +143,8 @@ export class Passage implements InterceptedCall {
     }
   }
 
-  #complain(err: unknown): void {
-    this.#runtime.log.warn({ err, method: this.method }, 'a middleware failed after it let a call pass; the call goes on');
+  #complain(err: unknown, what = 'a middleware failed after it let a call pass; the call goes on'): void {
+    this.#runtime.log.warn({ err, method: this.method }, what);
   }
 }
 
