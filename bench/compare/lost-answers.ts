@@ -20,8 +20,12 @@ export async function compareLostAnswers(address: string, direct: Client): Promi
 
   async function compare(what: string, act: (client: ComparedClient, name: string) => Promise<boolean>): Promise<Comparison> {
     const wrong = await ofBoth((name) => count(name, what, act));
-    const show = ({ twice, untrue, dishonest }: Wrong) =>
-      cell(`${twice} twice, ${untrue} told failed, ${dishonest} errors that deny it`, twice + untrue + dishonest === 0);
+    const show = ({ twice, untrue, dishonest, lost }: Wrong) =>
+      cell(
+        `${twice} twice, ${untrue} told failed, ${dishonest} errors that deny it (${lost} lost)`,
+        // Where no answer was lost, nothing can go wrong.
+        twice + untrue + dishonest === 0 && lost === rounds,
+      );
     return {
       item: 2,
       measure: `${what}, answer lost, ${rounds} times`,
@@ -52,7 +56,7 @@ export async function compareLostAnswers(address: string, direct: Client): Promi
       const times = Number((await direct.get(key))?.version ?? 0) - (isIncrement ? 1 : 0);
       if (times > 1) wrong.twice += 1;
     }
-    return wrong;
+    return { ...wrong, lost: proxy.cuts };
   }
 }
 
@@ -60,4 +64,6 @@ interface Wrong {
   readonly twice: number;
   readonly untrue: number;
   readonly dishonest: number;
+  /** How many answers were lost. */
+  readonly lost: number;
 }

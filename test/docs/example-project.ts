@@ -50,7 +50,7 @@ export function writeProject(
         ...imports,
         `/** ${name}, ${place} */`,
         `export async function example(${parameter}) {`,
-        body.replaceAll('127.0.0.1:2379', address),
+        body.replaceAll('127.0.0.1:2379', address).replaceAll("'backup.", `'${projectDir}/backup.`),
         '}',
       ];
       writeFileSync(file, `${lines.join('\n')}\n`);

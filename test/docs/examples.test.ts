@@ -1,5 +1,6 @@
 // The examples of the docstrings: everything public has one, they compile against the real types, and they run.
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { format } from 'node:util';
 import { isConclaveError } from '@conclave/sdk';
@@ -102,6 +103,10 @@ describe('they run', () => {
     await stage.end();
     expect(await within(`the example at ${place}`, running, 5_000)).toBe(refused[name]);
     for (const promise of promises) expect(printed, 'what its comments promise is printed').toContainEqual(expect.stringMatching(promise));
+  });
+
+  test('they leave nothing in the checkout', () => {
+    expect(existsSync('backup.part')).toBe(false);
   });
 
   test('what is refused is there', () => {

@@ -1,4 +1,4 @@
-import { connect, preload } from '@conclave/sdk';
+import { connect, type Logger, type Metrics, type Middleware, preload } from '@conclave/sdk';
 import { VirtualRuntime } from '@conclave/testing';
 import { ScriptedTransport, scriptedClient } from '@conclave/testkit';
 import { expect, test } from 'vitest';
@@ -67,6 +67,9 @@ test.each([
   { endpoints: 'http://a:1,https://b:1' },
   { endpoints: 'http://a:1', tls: {} },
   { endpoints: 'https://a:1', tls: { cert: 'client.pem' } },
+  ...[null, 5, {}, { info: () => {} }].map((log) => ({ endpoints: 'a:1', log: log as unknown as Logger })),
+  ...[null, 5, {}, { callEnded: () => {} }].map((metrics) => ({ endpoints: 'a:1', metrics: metrics as unknown as Metrics })),
+  ...[null, 5, {}, () => {}, [undefined]].map((middleware) => ({ endpoints: 'a:1', middleware: middleware as unknown as Middleware[] })),
   { endpoints: 'https://a:1', transport: new ScriptedTransport(new VirtualRuntime()).transport },
 ])('%o is refused', async (options) => {
   await expect(connect(options)).rejects.toMatchObject({ code: 'invalid-argument' });

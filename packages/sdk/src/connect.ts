@@ -9,6 +9,7 @@ import { EndpointSync, type SyncOptions } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
 import { loggingRuntime } from './connection/logging-runtime.ts';
 import type { Middleware } from './connection/middleware.ts';
+import { assertObservers } from './connection/observers.ts';
 import { clampKeepalive } from './connection/slot.ts';
 import { type DiscoveryOptions, SrvDiscovery } from './connection/srv-discovery.ts';
 import { notIdentified } from './connection/token.ts';
@@ -105,6 +106,7 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const { sync } = options;
   if (sync !== undefined && !(sync.intervalMs >= syncFloorMs)) throw invalidArgument(`sync.intervalMs must be at least ${syncFloorMs}`);
   const keepalive = clampKeepalive(options.keepaliveMs, options.keepaliveTimeoutMs);
+  assertObservers(options);
   const runtime = runtimeOf(options);
   const deadlineMs = options.deadlineMs ?? deadlineMsDefault;
   if (!(deadlineMs > 0)) throw invalidArgument(`deadlineMs must be above 0, not ${deadlineMs}`);
@@ -116,7 +118,6 @@ export async function connect(options: ConnectOptions): Promise<Client> {
   const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
   const ordered = options.ordered === true;
   const { middleware } = options;
-  if (middleware?.some((one) => typeof one !== 'function') === true) throw invalidArgument('each of middleware must be a function');
   const meter = options.metrics && new Meter(options.metrics, runtime);
   const engine = new Engine({
     choice,

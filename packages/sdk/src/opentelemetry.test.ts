@@ -119,6 +119,20 @@ describe('a call', () => {
     expect(attributes).toMatchObject({ 'rpc.grpc.status_code': 0 });
   });
 
+  test('that is sent again elsewhere was at the endpoint that was asked last', async () => {
+    const { runtime, client, script } = await answering({ tracer }, 'a:1,b:2');
+    const asked: string[] = [];
+    script.onCall = (call) => {
+      asked.push(call.address);
+      if (asked.length === 1) call.end(unavailable, { message: 'etcdserver: no leader' });
+      else call.reply(found);
+    };
+    await runtime.run(client.get('key'));
+    expect(new Set(asked).size).toBe(2);
+    const { 'server.address': host, 'server.port': port } = only().attributes;
+    expect(`${host}:${port}`).toBe(asked.at(-1));
+  });
+
   test('tells neither keys nor values', async () => {
     const { runtime, client } = await answering();
     await runtime.run(client.put('my-key', 'my-value'));

@@ -169,6 +169,27 @@ describe('one registry', () => {
     });
   });
 
+  test('tells of clients of one name what the worst of them has, and all that is in flight', async () => {
+    const register = new Registry();
+    const metrics = promMetrics({ register });
+    const [, forget] = [
+      metrics.observe({ callsInFlight: 1, watchLagRevisions: 5, leaseSlackMs: 900 }),
+      metrics.observe({ callsInFlight: 2, watchLagRevisions: 7, leaseSlackMs: 300 }),
+      metrics.observe({ callsInFlight: 0, watchLagRevisions: 0, leaseSlackMs: undefined }),
+    ];
+    const all = async (): Promise<Record<string, number>> => ({
+      ...(await samples(register, 'rpc_in_flight')),
+      ...(await samples(register, 'watch_lag_revisions')),
+      ...(await samples(register, 'lease_slack_milliseconds')),
+    });
+    const [inFlight, lag, slack] = ['rpc_in_flight', 'watch_lag_revisions', 'lease_slack_milliseconds'].map(
+      (name) => `${name}{client="default"}`,
+    );
+    expect(await all()).toEqual({ [inFlight ?? '']: 3, [lag ?? '']: 7, [slack ?? '']: 300 });
+    forget?.();
+    expect(await all()).toEqual({ [inFlight ?? '']: 1, [lag ?? '']: 5, [slack ?? '']: 900 });
+  });
+
   test('has no present values of a client that was closed, or could not connect', async () => {
     const register = new Registry();
     const { client } = await measured(register);

@@ -107,7 +107,8 @@ class SnapshotCall {
 
   #begin(signal: AbortSignal | undefined): void {
     const { middleware, runtime } = this.#engine;
-    const leftMs = this.#engine.deadlineOf(this.#options.deadlineMs) - runtime.monotonic();
+    const deadline = this.#engine.deadlineOf(this.#options.deadlineMs);
+    const leftMs = deadline - runtime.monotonic();
     if (leftMs < Number.POSITIVE_INFINITY) this.#timer = runtime.timer(leftMs, () => this.#end(this.#lateError()));
     if (signal !== undefined) this.#stopListening = onAbort(signal, () => this.#end(cancelled(signal)));
     this.#engine.parked.add(this);
@@ -119,7 +120,7 @@ class SnapshotCall {
       kind: 'stream',
       path: snapshot.path,
       isRepeatable: true,
-      deadline: Number.POSITIVE_INFINITY,
+      deadline,
       request: undefined,
     } as const;
     this.#hasPassed = false;

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { PutResponse, RangeResponse, RangeStreamResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
-import { type CallAttempt, type CallReport, type InterceptedCall, type Middleware, prefix, put } from '@conclave/sdk';
+import { type CallAttempt, type CallReport, type InterceptedCall, type Logger, type Middleware, prefix, put } from '@conclave/sdk';
 import { type ScriptedClient, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
 
@@ -36,6 +36,8 @@ async function answering(middleware: readonly Middleware[]): Promise<ScriptedCli
   scripted.script.onCall = (call) => call.reply(call.path.endsWith('/Range') ? found : written);
   return scripted;
 }
+
+const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
 const failure = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
@@ -182,6 +184,61 @@ describe('middleware', () => {
     expect(script.calls).toHaveLength(0);
   });
 
+  test('that lets a call pass too late has nobody behind it begin with it', async () => {
+    const seen = observer();
+    let letPass = (): void => {};
+    const holding: Middleware = (_, next) => {
+      letPass = next;
+    };
+    const { runtime, client } = await answering([holding, seen.middleware]);
+    await failure(runtime.run(client.put('k', 'v', { deadlineMs: 300 })));
+    letPass();
+    expect(seen.calls).toEqual([]);
+  });
+
+  test('that fails when its call is over is told of in the log', async () => {
+    const told: [unknown, string][] = [];
+    const { promise, resolve } = gateOf();
+    const { runtime, client } = await scriptedClient({
+      log: { ...silent, warn: (fields, message) => told.push([fields, message]) },
+      middleware: [
+        async () => {
+          await promise;
+          throw new Error('too late');
+        },
+      ],
+    });
+    await failure(runtime.run(client.put('k', 'v', { deadlineMs: 300 })));
+    expect(told).toEqual([]);
+    resolve();
+    await runtime.advance(1);
+    expect(told).toEqual([[{ err: new Error('too late'), method: 'Put' }, 'a middleware failed that held a call back until it was over']]);
+  });
+
+  test('learns the end of a call that it asks about too late, and may ask while it is told', async () => {
+    const order: string[] = [];
+    let passed: InterceptedCall | undefined;
+    const { runtime, client } = await answering([
+      (call, next) => {
+        passed = call;
+        call.onAttempt(() => call.onAttempt(() => order.push('another attempt')));
+        call.onEnd(() => call.onEnd(({ code }) => order.push(`asked while told: ${code}`)));
+        next();
+      },
+    ]);
+    await runtime.run(client.put('k', 'v'));
+    passed?.onEnd(({ code }) => order.push(`asked too late: ${code}`));
+    expect(order).toEqual(['asked while told: ok', 'asked too late: ok']);
+  });
+
+  test('may give back what it likes', async () => {
+    // Not so in TypeScript, but easily written without it.
+    const timed: unknown = (_: unknown, next: () => void) => runtime.timer(5, next);
+    const { runtime, client, script } = await answering([timed as Middleware]);
+    await runtime.run(client.put('k', 'v'));
+    expect(script.calls).toHaveLength(1);
+  });
+
   test('holds nothing up when the caller gives up, or the client closes', async () => {
     const { runtime, client, script } = await answering([() => {}]);
     const controller = new AbortController();
@@ -285,6 +342,13 @@ describe('middleware', () => {
     ['raw-bin', 'v'],
     ['ok', 'línea'],
     ['ok', 'two\nlines'],
+    ['ok', 5 as unknown as string],
+    ['ok', undefined as unknown as string],
+    [5 as unknown as string, 'v'],
+    ['connection', 'close'],
+    ['content-length', '5'],
+    ['content-type', 'text/html'],
+    ['te', 'gzip'],
   ])('cannot add metadata %j: %j', async (name, value) => {
     const { runtime, client, script } = await answering([
       (call, next) => {
@@ -366,13 +430,19 @@ describe('a stream', () => {
 
   test('that is held back opens when it may, and not after its last watch', async () => {
     const held: (() => void)[] = [];
-    const scripted = await scriptedClient({ middleware: [(_, next) => void held.push(next)] });
+    const ends: string[] = [];
+    const hold: Middleware = (call, next) => {
+      call.onEnd(({ code, attempts }) => ends.push(`${code} after ${attempts}`));
+      held.push(next);
+    };
+    const scripted = await scriptedClient({ middleware: [hold] });
     serve(scripted);
     const { client, runtime, script } = scripted;
     const first = client.watch('k', { startRevision: 5n }).subscribe();
     await runtime.advance(1_000);
     expect(script.streams).toHaveLength(0);
     first.unsubscribe();
+    expect(ends).toEqual(['ok after 0']);
     held.shift()?.();
     await runtime.advance(10);
     expect(script.streams).toHaveLength(0);
@@ -453,13 +523,31 @@ describe('a stream', () => {
     expect(script.calls).toHaveLength(1);
   });
 
+  test('of a range that its reader leaves has ended well', async () => {
+    const seen = observer();
+    const { client, runtime, script } = await scriptedClient({ middleware: [seen.middleware] });
+    const page = RangeResponse.encode({ header: { revision: 7 }, kvs: [{ key: Buffer.from('k') }], more: true, count: 3 });
+    script.onCall = (call) => call.reply(page);
+    script.onStream = (stream) => stream.send(RangeStreamResponse.encode({ rangeResponse: { kvs: [{ key: Buffer.from('l') }] } }));
+    const scan = async (): Promise<string> => {
+      for await (const { key } of client.scan(prefix(''))) if (key === 'l') return key;
+      return 'nothing';
+    };
+    expect(await runtime.run(scan())).toBe('l');
+    await runtime.advance(10);
+    expect(seen.reports.map(({ code }) => code)).toEqual(['ok', 'ok']);
+    expect(seen.calls.map(({ method }) => method)).toEqual(['Range', 'RangeStream']);
+  });
+
   test('of a snapshot that is held back for too long fails at its deadline', async () => {
-    const { client, runtime, script } = await scriptedClient({ middleware: [() => {}] });
+    const left: number[] = [];
+    const { client, runtime, script } = await scriptedClient({ middleware: [({ deadlineMs }) => void left.push(deadlineMs)] });
     const snapshot = async (): Promise<void> => {
       for await (const _ of client.maintenance.at('a:1').snapshot({ deadlineMs: 300 })) expect.unreachable();
     };
     expect(await failure(runtime.run(snapshot()))).toMatchObject({ code: 'deadline-exceeded', outcome: 'not-applied' });
     expect(runtime.monotonic()).toBe(300);
+    expect(left).toEqual([300]);
     expect(script.streams).toHaveLength(0);
   });
 

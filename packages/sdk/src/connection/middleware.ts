@@ -43,7 +43,8 @@ export interface InterceptedCall {
   /**
    * Sends this metadata along, with each attempt from now on. What the client itself sends (`token`, `hasleader`) cannot be replaced.
    *
-   * @throws ConclaveError `invalid-argument` unless the name is of lower-case letters, digits, `.`, `_`, `-` and the value printable ASCII
+   * @throws ConclaveError `invalid-argument` unless the name is of lower-case letters, digits, `.`, `_`, `-`, and none that HTTP/2 or gRPC has for
+   * itself (`te`, `content-type`, `grpc-…`, …), and the value printable ASCII
    * @example
    * ```ts
    * const named: Middleware = (call, next) => {
@@ -70,7 +71,7 @@ export interface InterceptedCall {
   onAttempt(listener: (attempt: CallAttempt) => void): void;
 
   /**
-   * Tells how the call ended, once, just before the caller is told. Of several listeners the first one is told last.
+   * Tells how the call ended, once, just before the caller is told; at once if it has ended already. Of several listeners the first one is told last.
    *
    * @example
    * ```ts

@@ -36,7 +36,8 @@ export class Passage implements InterceptedCall {
   #attempts = 0;
   #endpoint: string | undefined;
   #failure: CallAttempt['after'];
-  #isEnded = false;
+  /** How it ended; undefined: it has not. */
+  #report: CallReport | undefined;
 
   constructor(chain: readonly Middleware[], runtime: Runtime, init: PassageInit) {
     const [, service = '', method = ''] = init.path.split('/');
@@ -52,9 +53,10 @@ export class Passage implements InterceptedCall {
   }
 
   setMetadata(name: string, value: string): void {
-    if (!/^[a-z0-9._-]+$/.test(name) || name.startsWith('grpc-') || name.endsWith('-bin'))
+    if (typeof name !== 'string' || !/^[a-z0-9._-]+$/.test(name) || reserved.test(name))
       throw invalidArgument(`${JSON.stringify(name)} is no name for metadata`);
-    if (!/^[\x20-\x7e]*$/.test(value)) throw invalidArgument(`the value of the metadata ${name} is not printable ASCII`);
+    if (typeof value !== 'string' || !/^[\x20-\x7e]*$/.test(value))
+      throw invalidArgument(`the value of the metadata ${name} is not printable ASCII`);
     this.#metadata ??= {};
     this.#metadata[name] = value;
   }
@@ -64,7 +66,8 @@ export class Passage implements InterceptedCall {
   }
 
   onEnd(listener: (report: CallReport) => void): void {
-    this.#endListeners.unshift(listener);
+    if (this.#report === undefined) this.#endListeners.unshift(listener);
+    else this.#tell(listener, this.#report);
   }
 
   enter(passenger: Passenger): void {
@@ -82,7 +85,7 @@ export class Passage implements InterceptedCall {
     this.#endpoint = endpoint;
     const after = this.#failure;
     const attempt: CallAttempt = { number: this.#attempts, endpoint, ...(after !== undefined && { after }) };
-    for (const listener of this.#attemptListeners) this.#tell(listener, attempt);
+    for (const listener of [...this.#attemptListeners]) this.#tell(listener, attempt);
   }
 
   /** An attempt failed; there may be another. */
@@ -91,8 +94,7 @@ export class Passage implements InterceptedCall {
   }
 
   end(error: ConclaveError | undefined): void {
-    if (this.#isEnded) return;
-    this.#isEnded = true;
+    if (this.#report !== undefined) return;
     const report: CallReport = {
       code: error?.code ?? 'ok',
       outcome: error?.outcome,
@@ -100,6 +102,7 @@ export class Passage implements InterceptedCall {
       attempts: this.#attempts,
       endpoint: this.#endpoint,
     };
+    this.#report = report;
     for (const listener of this.#endListeners) this.#tell(listener, report);
   }
 
@@ -112,16 +115,21 @@ export class Passage implements InterceptedCall {
         return;
       }
       hasDecided = true;
+      if (this.#report !== undefined) {
+        this.#complain(cause, 'a middleware failed that held a call back until it was over');
+        return;
+      }
       passenger.onRefused(refused(cause));
     };
     const next = (): void => {
       if (hasDecided) return;
       hasDecided = true;
-      this.#step(at + 1, passenger);
+      // Whoever stands behind shall not begin with a call that ended while it was held back.
+      if (this.#report === undefined) this.#step(at + 1, passenger);
     };
     try {
       if (middleware === undefined) passenger.onPassed();
-      else middleware(this, next)?.then(undefined, refuse);
+      else middleware(this, next)?.then?.(undefined, refuse);
     } catch (cause) {
       refuse(cause);
     }
@@ -135,10 +143,14 @@ export class Passage implements InterceptedCall {
     }
   }
 
-  #complain(err: unknown): void {
-    this.#runtime.log.warn({ err, method: this.method }, 'a middleware failed after it let a call pass; the call goes on');
+  #complain(err: unknown, what = 'a middleware failed after it let a call pass; the call goes on'): void {
+    this.#runtime.log.warn({ err, method: this.method }, what);
   }
 }
+
+/** What HTTP/2 forbids, or gRPC says itself. */
+const reserved =
+  /^(grpc-.*|.*-bin|connection|content-(length|type)|host|http2-settings|keep-alive|proxy-connection|te|transfer-encoding|upgrade|user-agent)$/;
 
 function bytesOf(request: unknown, field: 'key' | 'rangeEnd'): Uint8Array | undefined {
   if (typeof request !== 'object' || request === null) return undefined;

@@ -25,13 +25,14 @@ export class KeyValue {
     });
   }
 
-  readonly #wire: WireKeyValue;
-  readonly #prefix: KeyPrefix;
+  // Not `#`: what tests compare in depth would not see it, and take any two for equal.
+  private readonly wire: WireKeyValue;
+  private readonly prefix: KeyPrefix;
 
   /** @internal */
   constructor(wire: WireKeyValue, prefix: KeyPrefix) {
-    this.#wire = wire;
-    this.#prefix = prefix;
+    this.wire = wire;
+    this.prefix = prefix;
   }
 
   /** The key as text, without the namespace's prefix. */
@@ -40,36 +41,36 @@ export class KeyValue {
   }
 
   get keyBytes(): Uint8Array {
-    return this.#prefix.strip(this.#wire.key);
+    return this.prefix.strip(this.wire.key);
   }
 
   /** The value as text. */
   get value(): string {
-    return toText(this.#wire.value);
+    return toText(this.wire.value);
   }
 
   get valueBytes(): Uint8Array {
-    return this.#wire.value;
+    return this.wire.value;
   }
 
   /** The revision of the write that began this life of the key. A fencing token: a later holder's is always higher. */
   get createRevision(): bigint {
-    return BigInt(this.#wire.createRevision);
+    return BigInt(this.wire.createRevision);
   }
 
   /** The revision of the last write to the key. */
   get modRevision(): bigint {
-    return BigInt(this.#wire.modRevision);
+    return BigInt(this.wire.modRevision);
   }
 
   /** How often the key was written in this life: 1 after its creation. */
   get version(): bigint {
-    return BigInt(this.#wire.version);
+    return BigInt(this.wire.version);
   }
 
   /** The lease the key goes with; 0 for none. */
   get lease(): bigint {
-    return this.#wire.lease;
+    return this.wire.lease;
   }
 
   /**

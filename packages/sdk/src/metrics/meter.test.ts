@@ -1,6 +1,6 @@
 import { RangeResponse, WatchRequest, WatchResponse } from '@conclave/protocol';
-import type { ClientGauges, Metrics } from '@conclave/sdk';
-import { type ScriptedClient, type ScriptedStream, scriptedClient } from '@conclave/testkit';
+import { type ClientGauges, type ConnectOptions, type Metrics, type Middleware, prefix, put } from '@conclave/sdk';
+import { type ScriptedCall, type ScriptedClient, type ScriptedStream, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
 
 const at = (revision: number): Uint8Array => RangeResponse.encode({ header: { revision } });
@@ -16,8 +16,14 @@ interface Measured extends ScriptedClient {
   readonly counts: Counts;
 }
 
-/** A client and what it measures; its watches are taken up by a server that then says what the test does. */
-async function measured(): Promise<Measured> {
+interface Counting {
+  readonly metrics: Metrics;
+  readonly counts: Counts;
+  /** Undefined: nobody is observed. */
+  readonly gauges: () => ClientGauges | undefined;
+}
+
+function counting(): Counting {
   const counts: Counts = { events: 0, resumed: 0, resynced: 0 };
   const add =
     (name: keyof Counts) =>
@@ -41,7 +47,13 @@ async function measured(): Promise<Measured> {
       };
     },
   };
-  const scripted = await scriptedClient({ metrics });
+  return { metrics, counts, gauges: () => gauges };
+}
+
+/** A client and what it measures; its watches are taken up by a server that then says what the test does. */
+async function measured(options: Pick<ConnectOptions, 'middleware'> = {}): Promise<Measured> {
+  const { metrics, counts, gauges } = counting();
+  const scripted = await scriptedClient({ metrics, ...options });
   scripted.script.onStream = (stream) => {
     stream.onWrite = (bytes) => {
       const { createRequest } = WatchRequest.decode(bytes);
@@ -49,8 +61,7 @@ async function measured(): Promise<Measured> {
       stream.send(WatchResponse.encode({ watchId: createRequest.watchId, created: true, header: { revision: 1_000 } }));
     };
   };
-  if (gauges === undefined) return expect.unreachable('nobody was given the gauges');
-  return { ...scripted, gauges, counts };
+  return { ...scripted, gauges: gauges() ?? expect.unreachable('nobody was given the gauges'), counts };
 }
 
 const events = (revision: number, header: number, more: Partial<{ fragment: boolean }> = {}): Uint8Array =>
@@ -159,4 +170,77 @@ test('a call that is repeated is in flight once', async () => {
   };
   await runtime.run(client.get('k'));
   expect([...seen, gauges.callsInFlight]).toEqual([1, 1, 1, 0]);
+});
+
+describe('calls in flight are none', () => {
+  test('after whatever became of them', async () => {
+    const { runtime, client, script, gauges } = await measured();
+    const ends: ((call: ScriptedCall) => void)[] = [
+      (call) => call.reply(at(7)),
+      (call) => call.end(14),
+      (call) => call.end(13),
+      (call) => call.end(14, { notProcessed: true }),
+      (call) => call.reply(Buffer.from([0xff])),
+      () => script.cut(),
+      () => undefined,
+    ];
+    for (const end of ends) {
+      for (const give of ['nothing', 'abort', 'abort at once'] as const) {
+        script.onCall = end;
+        const controller = new AbortController();
+        if (give === 'abort at once') controller.abort();
+        const options = { deadlineMs: 300, signal: controller.signal };
+        const calls = Promise.allSettled([client.put('k', 'v', options), client.get('k', options)]);
+        expect(gauges.callsInFlight).toBe(give === 'abort at once' ? 0 : 2);
+        if (give === 'abort') {
+          await runtime.advance(1);
+          controller.abort();
+        }
+        await runtime.run(calls);
+        expect(gauges.callsInFlight).toBe(0);
+      }
+    }
+  });
+
+  test('after the client is closed, whether they were sent, waited, or were held back', async () => {
+    const { runtime, client, script, gauges } = await measured({ middleware: [({ method }, next) => void (method !== 'Txn' && next())] });
+    const sent = Promise.allSettled([client.put('k', 'v'), client.txn().then(put('k', 'v')).commit()]);
+    await runtime.advance(1);
+    script.reach = () => false;
+    script.cut();
+    const waiting = Promise.allSettled([client.get('k')]);
+    await runtime.advance(1);
+    expect(gauges.callsInFlight).toBeGreaterThan(0);
+    await client.close();
+    await runtime.run(Promise.all([sent, waiting]));
+    expect(gauges.callsInFlight).toBe(0);
+  });
+});
+
+test('a question to one member that is refused, or held back for too long, is in flight no more', async () => {
+  for (const refuse of [true, false]) {
+    const asked: string[] = [];
+    const middleware: Middleware = ({ method }, next) => {
+      if (method !== 'Status') return next();
+      asked.push(method);
+      if (refuse) throw new Error('no such questions');
+    };
+    const { runtime, client, script, gauges } = await measured({ middleware: [middleware] });
+    script.onCall = (call) => call.reply(at(7));
+    const view = await runtime.run(client.view(prefix('a/')));
+    void view.reach({ maxStaleMs: 0 }).catch(() => undefined);
+    await runtime.advance(10_000);
+    expect(asked.length).toBeGreaterThan(0);
+    await view.close();
+    await runtime.advance(10_000);
+    expect(gauges.callsInFlight).toBe(0);
+    await client.close();
+  }
+});
+
+test('whoever could not connect is not observed any longer', async () => {
+  const { metrics, gauges } = counting();
+  const scripted = scriptedClient({ metrics, deadlineMs: 100, prepare: (script) => (script.reach = () => false) });
+  await expect(scripted).rejects.toMatchObject({ code: 'unavailable' });
+  expect(gauges()).toBeUndefined();
 });

@@ -64,6 +64,37 @@ describe('a cluster in virtual time', () => {
     expect(end).toBeGreaterThanOrEqual(5_000);
   });
 
+  test('each work has its own time, also within other work', async () => {
+    await using c = await cluster();
+    const waited = await c.run(async () => {
+      const start = c.runtime.monotonic();
+      await expect(c.until(() => false, { deadlineMs: 500 })).rejects.toThrow('did not settle within 500 ms');
+      return c.runtime.monotonic() - start;
+    });
+    expect(waited).toBe(500);
+    await c.run(() => c.advance(100), { deadlineMs: 100 });
+  });
+
+  test('work beside other work that does not end, or ends first, goes on', { timeout: 2_000 }, async () => {
+    await using c = await cluster();
+    const after = (ms: number) => () => new Promise<string>((resolve) => void c.runtime.timer(ms, () => resolve(`after ${ms}`)));
+    const hanging = c.run(new Promise(() => undefined), { deadlineMs: 100 });
+    const beside = c.run(after(200));
+    await expect(hanging).rejects.toThrow('did not settle within 100 ms');
+    expect(await beside).toBe('after 200');
+    expect(await Promise.all([c.run(after(50), { deadlineMs: 100 }), c.run(after(300))])).toEqual(['after 50', 'after 300']);
+  });
+
+  test('a cluster that is closed says so, to whoever waits and whoever comes', async () => {
+    const c = await cluster();
+    const waiting = c.run(new Promise(() => undefined));
+    await Promise.all([expect(waiting).rejects.toThrow('the cluster is closed'), c.close()]);
+    await expect(c.client()).rejects.toThrow('the cluster is closed');
+    await expect(c.restart()).rejects.toThrow('the cluster is closed');
+    await expect(c.advance(10)).rejects.toThrow('the cluster is closed');
+    await c.close();
+  });
+
   test('what does not end within its time is told, and what is run after it is not held up by it', async () => {
     await using c = await cluster();
     await expect(c.run(new Promise(() => undefined), { deadlineMs: 1_000 })).rejects.toThrow(
@@ -82,9 +113,21 @@ describe('a cluster in virtual time', () => {
     [{ size: 0 }, 'a cluster has 1 to 7 members, not 0'],
     [{ seed: 0.5 }, 'a seed is a whole number, not 0.5'],
     [{ delayMs: [5, 1] as const }, 'delayMs must be'],
+    [{ delayMs: [0, Number.POSITIVE_INFINITY] as const }, 'delayMs must be'],
     [{ electionMs: 0 }, 'election-timeout'],
   ])('refuses %o', async (options, message) => {
     await expect(cluster(options)).rejects.toThrow(message);
+  });
+
+  test('restarts a member that is named twice once, and none that stands still', async () => {
+    await using c = await cluster({ size: 3 });
+    await c.restart(1, 1);
+    c.pause(1);
+    await expect(c.restart(1)).rejects.toThrow('m1 stands still');
+    c.crash(1);
+    await c.restart(1);
+    const client = await c.client({ members: [1] });
+    await c.run(client.put('a', '1'));
   });
 
   test('refuses members and clients that are not of it', async () => {
@@ -138,9 +181,16 @@ describe('troubles of members', () => {
     await using c = await cluster({ size: 3 });
     const old = await c.leader();
     const others = [1, 2, 3].filter((number) => number !== old);
+    const client = await c.client({ members: [old] });
+    const leaderToIt = async (): Promise<bigint> => (await c.run(client.maintenance.at(`m${old}`).status())).leader ?? 0n;
     c.partition([old], others, { isOneWay: true });
     await c.advance(5_000);
     expect(await c.leader()).not.toBe(old);
+    // It hears the others, and so who leads now.
+    expect(await leaderToIt()).not.toBe(0n);
+    c.partition(others, [old], { isOneWay: true });
+    await c.advance(5_000);
+    expect(await leaderToIt()).toBe(0n);
   });
 
   test('leadership goes to whom it is given, and away from who stands still', async () => {

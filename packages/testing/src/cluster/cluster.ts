@@ -28,7 +28,8 @@ export async function cluster(options: ClusterOptions = {}): Promise<TestCluster
   if (!Number.isInteger(size) || size < 1 || size > sizeMax) throw new TypeError(`a cluster has 1 to ${sizeMax} members, not ${size}`);
   if (!Number.isInteger(seed)) throw new TypeError(`a seed is a whole number, not ${seed}`);
   const [least, most] = delayMs;
-  if (!(least >= 0 && most >= least)) throw new TypeError(`delayMs must be [least, most], not [${delayMs.join(', ')}]`);
+  if (!(least >= 0 && most >= least && most < Number.POSITIVE_INFINITY))
+    throw new TypeError(`delayMs must be [least, most], not [${delayMs.join(', ')}]`);
   // Virtual time does not wait for files.
   await preload();
   const built = new TestCluster({ ...options, size, seed, delayMs });

@@ -1,3 +1,4 @@
+import type { Timer } from '@conclave/wire';
 import type { VirtualRuntime } from '../virtual-runtime.ts';
 
 export interface RunOptions {
@@ -7,13 +8,18 @@ export interface RunOptions {
 
 const deadlineMsDefault = 600_000;
 
+/** Something that was begun and has not settled. */
+interface Work {
+  fail: (error: unknown) => void;
+}
+
 /**
- * Moves virtual time while there is something to wait for. Work that is begun within other work, or beside it, is driven with it: whoever came first
- * moves the time for all, until all of it has settled.
+ * Moves virtual time while there is something to wait for. Work that is begun within other work, or beside it, is driven with it: time moves until
+ * all of it has settled, each within its own deadline.
  */
 export class Driver {
   readonly #time: VirtualRuntime;
-  readonly #underWay = new Set<object>();
+  readonly #underWay = new Set<Work>();
   #failure: { readonly error: unknown } | undefined;
   #isDriving = false;
 
@@ -24,34 +30,49 @@ export class Driver {
   /** Nothing can be relied on any more: whatever runs now or later rejects with `error`. */
   fail(error: unknown): void {
     this.#failure ??= { error };
+    this.#failAll(error);
   }
 
   async drive<T>(start: () => T | Promise<T>, { deadlineMs = deadlineMsDefault }: RunOptions = {}): Promise<T> {
     if (!(deadlineMs > 0)) throw new TypeError(`deadlineMs must be above 0, not ${deadlineMs}`);
-    const isFirst = !this.#isDriving;
-    this.#isDriving = true;
-    const work = {};
+    if (this.#failure !== undefined) throw this.#failure.error;
+    const work: Work = { fail: () => undefined };
+    const failed = new Promise<never>((_, reject) => {
+      work.fail = reject;
+    });
+    const deadline = this.#limit(work, deadlineMs);
     this.#underWay.add(work);
-    const settled = (): void => void this.#underWay.delete(work);
-    // Asynchronous from the start, so that what it throws at once is a rejection, too.
-    const promise = (async () => await start())();
-    promise.then(settled, settled);
-    if (isFirst) await this.#moveTime(deadlineMs);
-    return await promise;
+    if (!this.#isDriving) void this.#moveTime();
+    try {
+      // Asynchronous from the start, so that what it throws at once is a rejection, too.
+      return await Promise.race([(async () => await start())(), failed]);
+    } finally {
+      deadline?.cancel();
+      this.#underWay.delete(work);
+    }
   }
 
-  async #moveTime(deadlineMs: number): Promise<void> {
-    const isOver = (): boolean => this.#underWay.size === 0 || this.#failure !== undefined;
+  /** What falls due in the last moment still counts. */
+  #limit(work: Work, deadlineMs: number): Timer | undefined {
+    if (deadlineMs === Number.POSITIVE_INFINITY) return undefined;
+    const giveUp = (): void => work.fail(new Error(`what was run did not settle within ${deadlineMs} ms of virtual time`));
+    return this.#time.timer(deadlineMs, () => void this.#time.timer(0, giveUp));
+  }
+
+  async #moveTime(): Promise<void> {
+    this.#isDriving = true;
     try {
-      await this.#time.runUntil(isOver, { deadlineMs });
-    } catch (cause) {
-      if (!isOver()) throw new Error(`what was run did not settle within ${deadlineMs} ms of virtual time`, { cause });
-      throw cause;
+      while (this.#underWay.size > 0) await this.#time.runUntil(() => this.#underWay.size === 0, { deadlineMs: Number.POSITIVE_INFINITY });
+    } catch (error) {
+      this.#failAll(error);
     } finally {
-      this.#underWay.clear();
       this.#isDriving = false;
     }
-    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #failAll(error: unknown): void {
+    for (const work of this.#underWay) work.fail(error);
+    this.#underWay.clear();
   }
 
   /** Resolves after `ms` milliseconds, what falls due in the last of them included. */

@@ -235,6 +235,7 @@ export class TestCluster implements AsyncDisposable {
    * Starts members again on what their disks hold, after stopping those that run as an operator would. Resolves when they serve, for which a
    * majority must run: of three members of which two are down, restart both in one call. Default: all that are down.
    *
+   * @throws TypeError for a member that there is not, or that is paused
    * @example
    * ```ts
    * c.crash(1);
@@ -243,7 +244,10 @@ export class TestCluster implements AsyncDisposable {
    * ```
    */
   async restart(...members: readonly number[]): Promise<void> {
-    const hosts = members.length > 0 ? members.map((number) => this.#host(number)) : this.#hosts.filter(({ machine }) => !machine.isUp);
+    const hosts =
+      members.length > 0 ? [...new Set(members)].map((number) => this.#host(number)) : this.#hosts.filter(({ machine }) => !machine.isUp);
+    const paused = hosts.find(({ machine }) => machine.isUp && machine.isPaused);
+    if (paused !== undefined) throw new TypeError(`${paused.name} stands still and cannot be stopped: resume or crash it first`);
     await this.#driver.drive(async () => {
       for (const host of hosts) if (host.server !== undefined) await host.stop();
       await Promise.all(hosts.map((host) => host.start()));
@@ -444,7 +448,8 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /**
-   * Closes the clients and ends the members at once. Idempotent. Held with `await using` there is no need to.
+   * Closes the clients and ends the members at once; whatever still runs, or is run later, rejects. Idempotent. Held with `await using` there is no
+   * need to.
    *
    * @example
    * ```ts
@@ -456,6 +461,7 @@ export class TestCluster implements AsyncDisposable {
     for (const client of this.#machines.keys()) await client.close();
     this.#machines.clear();
     for (const { machine } of this.#hosts) machine.kill();
+    this.#driver.fail(new Error('the cluster is closed'));
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -40,6 +40,12 @@ export function lengthOf(marbles: string): number {
   return readMarbles(`${marbles}z`).at(-1)?.atMs ?? 0;
 }
 
+/** Until when a diagram says what comes: that nothing does for a while at its end, too. */
+export function toldUntil(marbles: string): number {
+  const endsSilent = /(-|(^|\s)[\d.]+(ms|s|m))\s*$/.test(marbles);
+  return endsSilent ? lengthOf(marbles) : (readMarbles(marbles).at(-1)?.atMs ?? 0);
+}
+
 /** @throws AssertionError when what was emitted is not what the diagram says */
 export function assertMarbles(emissions: readonly Emission<unknown>[], marbles: string, options: MarbleOptions): void {
   const marks = readMarbles(marbles);

@@ -1,7 +1,7 @@
 import type { Subscribable } from 'rxjs';
 import { TestScheduler } from 'rxjs/testing';
 import type { VirtualRuntime } from '../virtual-runtime.ts';
-import { frameMs, lengthOf, type MarbleOptions, readMarbles } from './diagram.ts';
+import { assertMarbles, frameMs, lengthOf, type MarbleOptions, readMarbles } from './diagram.ts';
 import { Recording } from './recording.ts';
 
 /** What the letters of a diagram of actions do. The diagram is over when all of them are. */
@@ -38,7 +38,7 @@ export async function expectMarbles<T>(
   recording.stop();
   await at(length);
   await Promise.all(actions);
-  recording.expectMarbles(marbles, options);
+  assertMarbles(recording.emissions, marbles, options);
 }
 
 function planOf(during: ExpectOptions['during']): readonly { readonly atMs: number; readonly act: () => unknown }[] {

@@ -1,6 +1,6 @@
 import { prefix } from '@conclave/sdk';
-import { EMPTY, NEVER, of, throwError } from 'rxjs';
-import { concatMap, delay, map } from 'rxjs/operators';
+import { EMPTY, NEVER, of, Subject, throwError } from 'rxjs';
+import { concatMap, concatWith, delay, map } from 'rxjs/operators';
 import { describe, expect, test } from 'vitest';
 import { cluster } from '../index.ts';
 
@@ -83,6 +83,56 @@ describe('marble diagrams', () => {
       ),
     ).rejects.toThrow("  ✗ 0 ms: fails with Error: no\n    expected: 0 ms: fails with { code: 'compacted' }");
     await expect(c.expectMarbles(NEVER, ' 2s a')).rejects.toThrow("  actual:   (nothing)\n  ✗ nothing\n    expected: 2000 ms: 'a'");
+  });
+
+  test('tell one key, or one change of it, from another', async () => {
+    await using c = await cluster();
+    const client = await c.client();
+    const [one, other] = await c.run(async () => {
+      for (const key of ['a', 'b']) await client.put(key, 'x');
+      return [await client.get('a'), await client.get('b')];
+    });
+    await c.expectMarbles(of(one), '(x|)', { values: { x: await c.run(client.get('a')) } });
+    await expect(c.expectMarbles(of(one), '(x|)', { values: { x: other } })).rejects.toThrow('did not do what the diagram says');
+    const changes = c.record(client.watch(prefix('')));
+    await c.advance(10);
+    await c.run(client.put('a', 'y'));
+    await c.until(() => changes.values.length === 1);
+    const [change] = changes.values;
+    const during = ['-p', { p: () => client.put('a', 'z') }] as const;
+    await expect(c.expectMarbles(client.watch('a'), '-y', { values: { y: change }, during })).rejects.toThrow('✗');
+  });
+
+  test('fail for one too many, one too few, one too early and one too late', async () => {
+    await using c = await cluster();
+    const differ = 'did not do what the diagram says';
+    await expect(c.expectMarbles(of('a', 'b').pipe(concatWith(NEVER)), 'a')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a').pipe(concatWith(NEVER)), 'a---|')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a'), 'a')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a').pipe(concatWith(NEVER)), '(ab)')).rejects.toThrow(differ);
+    await expect(c.expectMarbles(of('a').pipe(concatWith(NEVER)), '-a')).rejects.toThrow(differ);
+    const source = new Subject<string>();
+    const during = ['--x', { x: () => source.next('a') }] as const;
+    await c.expectMarbles(source, '--a', { during });
+    await expect(c.expectMarbles(source, '-a-', { during })).rejects.toThrow(differ);
+    await expect(c.expectMarbles(source, '---a', { during })).rejects.toThrow(differ);
+    await expect(c.expectMarbles(source, '---', { during })).rejects.toThrow(differ);
+  });
+
+  test('say nothing of a time that was not recorded', async () => {
+    await using c = await cluster();
+    const seen = c.record(NEVER);
+    expect(() => seen.expectMarbles('---')).toThrow('the diagram says something about 30 ms, and only 0 ms are recorded');
+    await c.advance(30);
+    seen.expectMarbles('---');
+    seen.stop();
+    await c.advance(30);
+    expect(() => seen.expectMarbles(' 50ms ')).toThrow('only 30 ms are recorded');
+    const late = c.record(of('a', 'b').pipe(concatWith(NEVER)));
+    late.expectMarbles('(ab)');
+    expect(() => late.expectMarbles('(ab)-')).toThrow('only 0 ms are recorded');
+    // What is over stays so.
+    c.record(EMPTY).expectMarbles('|');
   });
 
   test('refuse what they cannot mean, and pass on what an action throws', async () => {

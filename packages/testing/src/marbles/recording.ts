@@ -1,15 +1,18 @@
 import type { Subscribable, Unsubscribable } from 'rxjs';
-import { assertMarbles, type MarbleOptions } from './diagram.ts';
+import { assertMarbles, type MarbleOptions, toldUntil } from './diagram.ts';
 import type { Emission } from './emission.ts';
 
 /** What an Observable does, with its times. Made by {@link TestCluster.record}. */
 export class Recording<T> {
   readonly #emissions: Emission<T>[] = [];
+  readonly #elapsedMs: () => number;
   readonly #subscription: Unsubscribable;
+  #stoppedAtMs: number | undefined;
 
   /** @internal */
   constructor(source: Subscribable<T>, time: { monotonic(): number }, start: number = time.monotonic()) {
     const atMs = (): number => time.monotonic() - start;
+    this.#elapsedMs = atMs;
     this.#subscription = source.subscribe({
       next: (value) => void this.#emissions.push({ kind: 'next', atMs: atMs(), value }),
       error: (error: unknown) => void this.#emissions.push({ kind: 'error', atMs: atMs(), error }),
@@ -31,7 +34,7 @@ export class Recording<T> {
    * Compares what it did so far with a diagram, whose beginning is the moment at which it was subscribed to. See
    * {@link TestCluster.expectMarbles} for what diagrams say.
    *
-   * @throws AssertionError with both diagrams and what differs
+   * @throws AssertionError with both diagrams and what differs; Error when the diagram goes on for longer than was recorded
    * @example
    * ```ts
    * import { map } from 'rxjs';
@@ -46,6 +49,14 @@ export class Recording<T> {
    */
   expectMarbles(marbles: string, options: MarbleOptions = {}): void {
     assertMarbles(this.#emissions, marbles, options);
+    const [lastsMs, recordedMs] = [toldUntil(marbles), this.#stoppedAtMs ?? this.#elapsedMs()];
+    // Of what nobody waited for it cannot be said that nothing came.
+    if (!this.#isOver && recordedMs < lastsMs)
+      throw new Error(`the diagram says something about ${lastsMs} ms, and only ${recordedMs} ms are recorded`);
+  }
+
+  get #isOver(): boolean {
+    return this.#emissions.some(({ kind }) => kind !== 'next');
   }
 
   /**
@@ -60,6 +71,7 @@ export class Recording<T> {
    * ```
    */
   stop(): void {
+    this.#stoppedAtMs ??= this.#elapsedMs();
     this.#subscription.unsubscribe();
   }
 }
