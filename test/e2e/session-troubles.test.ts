@@ -30,7 +30,7 @@ test('a lease that is lost here and lives there gives its keys to the next witho
     session.status().subscribe(({ state }) => {
       if (state === 'recovered') stateThen = held.state.state;
     });
-    // What is no part of the public types: lost here, while the server still has it.
+    // By its clock alone, long before the server's: what a leader elected anew, who starts each lease afresh, makes of a late renewal.
     (lease as unknown as { end(state: 'lost', why: string): void }).end('lost', 'the test says so');
     await c.until(() => stateThen !== undefined);
     expect(stateThen).toBe('held');
