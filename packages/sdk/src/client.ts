@@ -11,6 +11,7 @@ import type { RequestOptions } from './connection/procedure.ts';
 import type { KeyPrefix, Target } from './kv/key-range.ts';
 import type { KeyValue } from './kv/key-value.ts';
 import { type CompactOptions, KvClient } from './kv/kv-client.ts';
+import { OnceCommit } from './kv/once-commit.ts';
 import type { DeleteOptions, GetOptions, ListOptions, PutOptions } from './kv/operation.ts';
 import { RangeStreams } from './kv/range-stream.ts';
 import type { DeleteResult, ListResult, PutResult } from './kv/result.ts';
@@ -18,7 +19,7 @@ import { Scan, type ScanOptions } from './kv/scan.ts';
 import { runStm, type StmOptions } from './kv/stm.ts';
 import type { StmTransaction } from './kv/stm-transaction.ts';
 import type { Integer, Key, Value } from './kv/text.ts';
-import { Txn } from './kv/txn.ts';
+import { Txn, type TxnSource } from './kv/txn.ts';
 import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
 import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
@@ -45,8 +46,7 @@ export interface Ring {
 }
 
 /** What all namespaces of one client share. */
-export interface Core {
-  readonly engine: Engine;
+export interface Core extends TxnSource {
   readonly rangeStreams: RangeStreams;
   readonly endpoints: EndpointSync;
   readonly leases: LeaseRegistry;
@@ -57,13 +57,15 @@ export interface Core {
 }
 
 export function coreOf(engine: Engine, endpoints: EndpointSync, ring: Ring): Core {
+  const markers = new MarkerLeases(engine);
   return {
     engine,
     endpoints,
     ring,
     rangeStreams: new RangeStreams(engine),
     leases: new LeaseRegistry(engine),
-    markers: new MarkerLeases(engine),
+    markers,
+    commitOnce: (marker, ttlSeconds, options) => new OnceCommit({ engine, markers }, marker, ttlSeconds, options).run(),
     watches: new WatchHub(engine),
     views: new ViewHub(engine, (open) => ring.feed(open)),
   };

@@ -11,7 +11,7 @@ export type { Permission, PermissionType } from './admin/permission.ts';
 export type { Role, RoleClient } from './admin/role-client.ts';
 export type { SnapshotOptions, SnapshotProgress } from './admin/snapshot.ts';
 export type { Credential, User, UserClient } from './admin/user-client.ts';
-export { Client } from './client.ts';
+export type { Client } from './client.ts';
 export { type ConnectOptions, connect, preload } from './connect.ts';
 export type { Credentials, PasswordCredentials, TokenCredentials } from './connection/authenticator.ts';
 export type { EndpointStatus } from './connection/balancer.ts';

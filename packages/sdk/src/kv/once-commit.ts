@@ -15,8 +15,8 @@ import { sendTxn } from './send-txn.ts';
 const retryInitialMs = 20;
 const retryMaxMs = 1_000;
 
-/** What transactions are sent with, of the client they belong to. */
-export interface TxnSource {
+/** What of a client such a transaction is sent with. */
+interface OnceSource {
   readonly engine: Engine;
   readonly markers: MarkerLeases;
 }
@@ -26,7 +26,7 @@ export interface TxnSource {
  * for as long as its outcome is in doubt.
  */
 export class OnceCommit {
-  readonly #source: TxnSource;
+  readonly #source: OnceSource;
   readonly #marker: OnceMarker;
   readonly #ttlSeconds: number;
   readonly #limit: TimeLimit;
@@ -35,7 +35,7 @@ export class OnceCommit {
   /** Whether an earlier sending may have been, or may still be, done. */
   #isDoubtful = false;
 
-  constructor(source: TxnSource, marker: OnceMarker, ttlSeconds: number, options: RequestOptions | undefined) {
+  constructor(source: OnceSource, marker: OnceMarker, ttlSeconds: number, options: RequestOptions | undefined) {
     this.#source = source;
     this.#marker = marker;
     this.#ttlSeconds = ttlSeconds;

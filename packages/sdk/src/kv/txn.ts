@@ -1,14 +1,20 @@
 import { type Init, KV, type RequestOp, type TxnRequest, type TxnResponse } from '@conclave/protocol';
+import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
 import { type Comparison, toCompare } from './comparison.ts';
 import type { KeyPrefix } from './key-range.ts';
-import { OnceCommit, type TxnSource } from './once-commit.ts';
 import { OnceMarker } from './once-marker.ts';
 import { toDeleteRequest, toGetRequest, toListRequest, toPutRequest } from './operation.ts';
 import { headerRevision } from './result.ts';
 import { type Key, toBytes } from './text.ts';
 import { type AnyTxnResult, type Operation, type TxnOperation, type TxnResult, toTxnResult } from './txn-result.ts';
+
+/** What transactions are sent with, of the client they belong to. Whoever only builds one loads nothing of it. */
+export interface TxnSource {
+  readonly engine: Engine;
+  commitOnce(marker: OnceMarker, ttlSeconds: number, options: RequestOptions | undefined): Promise<TxnResponse>;
+}
 
 /** What a transaction is made of. */
 export interface TxnParts<Success extends readonly Operation[], Failure extends readonly Operation[]> {
@@ -171,8 +177,8 @@ export class Txn<Success extends readonly Operation[], Failure extends readonly 
       const settle = (result: AnyTxnResult): void => resolve(result as TxnResult<Success, Failure>);
       if (this.#once !== undefined) {
         const marker = new OnceMarker(this.#prefix, this.#once.id, request);
-        const commit = new OnceCommit(this.#source, marker, this.#once.ttlSeconds, options);
-        commit.run().then((response) => settle(writeTxn.result(response, context)), reject);
+        const { ttlSeconds } = this.#once;
+        this.#source.commitOnce(marker, ttlSeconds, options).then((response) => settle(writeTxn.result(response, context)), reject);
         return;
       }
       const procedure = isReadOnly(success) && isReadOnly(failure) ? readTxn : writeTxn;
