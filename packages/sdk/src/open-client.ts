@@ -1,7 +1,7 @@
 import { type Runtime, systemRuntime, type Transport } from '@conclave/wire';
 import type { GrpcTransportOptions, TlsOptions } from '@conclave/wire/grpc-client';
 import { Client, coreOf } from './client.ts';
-import type { ConnectOptions } from './connect.ts';
+import type { ConnectOptions } from './connect-options.ts';
 import { onAbort } from './connection/abort.ts';
 import { describeEndpoints } from './connection/balancer.ts';
 import { type Endpoints, parseEndpoints } from './connection/endpoint.ts';
@@ -16,13 +16,12 @@ import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
 import { KeyPrefix } from './kv/key-range.ts';
 import { toBytes } from './kv/text.ts';
 import { Meter } from './metrics/meter.ts';
-
 import * as ring from './rx/ring.ts';
 
 const deadlineMsDefault = 5_000;
 const syncFloorMs = 1_000;
 
-/** What {@link connect} does, apart from it: importing the package loads none of this. */
+/** What `connect` does, apart from it: importing the package loads none of this. */
 export async function openClient(options: ConnectOptions): Promise<Client> {
   const source = sourceOf(options);
   const { credentials } = options;
