@@ -1,6 +1,5 @@
 import type { Logger, Runtime, Transport } from '@conclave/wire';
 import type { TlsOptions } from '@conclave/wire/grpc-client';
-import type { Client } from './client.ts';
 import type { Credentials } from './connection/authenticator.ts';
 import type { SyncOptions } from './connection/endpoint-sync.ts';
 import type { Middleware } from './connection/middleware.ts';
@@ -33,7 +32,7 @@ export interface ConnectOptions {
    */
   readonly credentials?: Credentials | undefined;
   /**
-   * Follow the members of the cluster as {@link Client.sync} does, again and again. Without `discovery` only where clients can reach what the
+   * Follow the members of the cluster as `client.sync()` does, again and again. Without `discovery` only where clients can reach what the
    * members advertise (`--advertise-client-urls`). Default: the endpoints stay as they are given, or were found.
    */
   readonly sync?: SyncOptions | undefined;
@@ -50,7 +49,7 @@ export interface ConnectOptions {
   readonly middleware?: readonly Middleware[] | undefined;
   /** Where to measure. Default: nowhere. */
   readonly metrics?: Metrics | undefined;
-  /** Put before every key. Default: nothing. See {@link Namespace}. */
+  /** Put before every key. Default: nothing. See `Namespace`. */
   readonly namespace?: Key | undefined;
   /** How long a call may take that does not say so itself, in milliseconds. Default: 5000. */
   readonly deadlineMs?: number | undefined;
