@@ -24,7 +24,7 @@ import { LeaseClient, LeaseRegistry } from './lease/lease-client.ts';
 import { MarkerLeases } from './lease/marker-leases.ts';
 import type { Namespace } from './namespace.ts';
 import type { Feed, FeedSink, FeedSource } from './rx/feed.ts';
-import type { feed, statusFeed, watchFeed } from './rx/ring.ts';
+import { feed, statusFeed, watchFeed } from './rx/ring.ts';
 import type { Watch } from './rx/watch.ts';
 import { openSession, type SessionOptions } from './session/open-session.ts';
 import type { Session } from './session/session.ts';
@@ -38,13 +38,6 @@ import { type ConsumeBody, type ConsumeOptions, Consumer } from './watch/consume
 import { WatchHub } from './watch/watch-hub.ts';
 import type { WatchEmission, WatchOptions } from './watch/watch-options.ts';
 
-/** The ring of Observables, as loaded. */
-export interface Ring {
-  readonly feed: typeof feed;
-  readonly watchFeed: typeof watchFeed;
-  readonly statusFeed: typeof statusFeed;
-}
-
 /** What all namespaces of one client share. */
 export interface Core extends TxnSource {
   readonly rangeStreams: RangeStreams;
@@ -53,21 +46,19 @@ export interface Core extends TxnSource {
   readonly markers: MarkerLeases;
   readonly watches: WatchHub;
   readonly views: ViewHub;
-  readonly ring: Ring;
 }
 
-export function coreOf(engine: Engine, endpoints: EndpointSync, ring: Ring): Core {
+export function coreOf(engine: Engine, endpoints: EndpointSync): Core {
   const markers = new MarkerLeases(engine);
   return {
     engine,
     endpoints,
-    ring,
     rangeStreams: new RangeStreams(engine),
     leases: new LeaseRegistry(engine),
     markers,
     commitOnce: (marker, ttlSeconds, options) => new OnceCommit({ engine, markers }, marker, ttlSeconds, options).run(),
     watches: new WatchHub(engine),
-    views: new ViewHub(engine, (open) => ring.feed(open)),
+    views: new ViewHub(engine, feed),
   };
 }
 
@@ -123,7 +114,7 @@ class NamespaceView implements Namespace {
   watch(target: Target): Watch;
   watch<const Options extends WatchOptions>(target: Target, options: Options): Watch<WatchEmission<Options>>;
   watch(target: Target, options: WatchOptions = {}): Watch<unknown> {
-    return this.#core.ring.watchFeed(this.#core.watches, this.#prefix, target, options);
+    return watchFeed(this.#core.watches, this.#prefix, target, options);
   }
 
   view<IndexName extends string = never>(
@@ -138,7 +129,7 @@ class NamespaceView implements Namespace {
   }
 
   feed<T>(open: (sink: FeedSink<T>) => FeedSource): Feed<T> {
-    return this.#core.ring.feed(open);
+    return feed(open);
   }
 
   session(options: SessionOptions = {}): Promise<Session> {
@@ -195,7 +186,7 @@ export class Client extends NamespaceView implements Namespace, AsyncDisposable 
    * ```
    */
   status(): Feed<ClientStatus> {
-    return this.#core.ring.statusFeed(this.#core.engine);
+    return statusFeed(this.#core.engine);
   }
 
   /**

@@ -16,7 +16,6 @@ import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
 import { KeyPrefix } from './kv/key-range.ts';
 import { toBytes } from './kv/text.ts';
 import { Meter } from './metrics/meter.ts';
-import * as ring from './rx/ring.ts';
 
 const deadlineMsDefault = 5_000;
 const syncFloorMs = 1_000;
@@ -57,7 +56,7 @@ export async function openClient(options: ConnectOptions): Promise<Client> {
   });
   if (meter !== undefined) engine.attach(meter);
   const endpoints = new EndpointSync(engine, tls !== undefined, discovery);
-  const client = new Client(coreOf(engine, endpoints, ring), new KeyPrefix(toBytes(options.namespace ?? '')));
+  const client = new Client(coreOf(engine, endpoints), new KeyPrefix(toBytes(options.namespace ?? '')));
   if (options.lazy !== true) await ready(engine, Math.max(1, startedAt + deadlineMs - runtime.monotonic()), options.signal);
   if (sync !== undefined) endpoints.repeat(sync.intervalMs);
   return client;

@@ -1,8 +1,8 @@
 import type { KeyValue as WireKeyValue } from '@conclave/protocol';
 import type { Engine } from '../connection/engine.ts';
-import type { WireRange } from '../kv/key-range.ts';
-import { readRange } from '../kv/read-range.ts';
-import { concatBytes } from '../kv/text.ts';
+import type { WireRange } from './key-range.ts';
+import { readRange } from './read-range.ts';
+import { concatBytes } from './text.ts';
 
 /** Keys a page: enough to make the round trips not matter, few enough to keep messages small. */
 const pageKeys = 1_000;
