@@ -1,4 +1,4 @@
-import { KV, Lease } from '@conclave/protocol';
+import { Compare_CompareResult, Compare_CompareTarget, KV, Lease } from '@conclave/protocol';
 import type { Answer, RawClient } from '@conclave/testkit';
 
 /** What one change told its writer. */
@@ -41,7 +41,30 @@ export async function acknowledged<O>(answer: Promise<Answer<O>>, doneBefore?: s
   throw new Error(`not acknowledged: ${code} ${message}`);
 }
 
-/** Writes its step's number to two keys in one transaction; every tenth step deletes both. `padding` makes the values that much longer. */
+const unavailable = 14;
+const deadlineExceeded = 4;
+/** As long as a start may take. */
+const answerWithinMs = 30_000;
+
+/**
+ * Asks again while the answer is that nobody can say: right after a start there may be no leader, or another one while it is asked, and a disk may be
+ * slow. For what may be asked twice.
+ */
+export async function answered<O>(ask: () => Promise<Answer<O>>): Promise<Answer<O>> {
+  for (const until = performance.now() + answerWithinMs; ; ) {
+    const answer = await ask();
+    const isOpen = answer.code === unavailable || answer.code === deadlineExceeded;
+    if (!isOpen || performance.now() > until) return answer;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/**
+ * Writes its step's number to two keys in one transaction; every tenth step deletes both. `padding` makes the values that much longer.
+ *
+ * A step is taken from the one before it and from nowhere else: of a step that failed and was repeated, the first sending may still be on its way to the
+ * leader, and must not come after the next step.
+ */
 export class TwinWriter implements Writer {
   readonly name: string;
   readonly #padding: string;
@@ -51,12 +74,20 @@ export class TwinWriter implements Writer {
     this.#padding = `:${name}`.repeat(Math.ceil(padding / (name.length + 1))).slice(0, padding);
   }
 
-  async step(n: number, client: RawClient): Promise<Acknowledgement> {
+  async step(n: number, client: RawClient): Promise<Acknowledgement | undefined> {
     const keys = this.#keys.map(bytes);
+    const [key] = keys;
     const value = bytes(`${n}${this.#padding}`);
-    const success = keys.map((key) => (n % 10 === 0 ? { requestDeleteRange: { key } } : { requestPut: { key, value } }));
-    const { header } = await acknowledged(client.unary(KV.methods.txn, { success }));
-    const events = n % 10 === 0 ? this.#keys.map((key) => `delete ${key}`) : this.#keys.map((key) => `put ${key} ${n}`);
+    const success = keys.map((each) => (n % 10 === 0 ? { requestDeleteRange: { key: each } } : { requestPut: { key: each, value } }));
+    const compare = [{ key, target: Compare_CompareTarget.VERSION, result: Compare_CompareResult.EQUAL, version: (n - 1) % 10 }];
+    const failure = [{ requestRange: { key, keysOnly: true } }];
+    const { header, succeeded, responses } = await acknowledged(client.unary(KV.methods.txn, { compare, success, failure }));
+    if (!succeeded) {
+      const version = responses[0]?.responseRange?.kvs[0]?.version ?? 0;
+      if (version !== n % 10) throw new Error(`step ${n} of ${this.name} finds version ${version}`);
+      return undefined;
+    }
+    const events = n % 10 === 0 ? this.#keys.map((each) => `delete ${each}`) : this.#keys.map((each) => `put ${each} ${n}`);
     return { revision: header?.revision ?? 0, events: events.join(', ') };
   }
 
@@ -65,7 +96,7 @@ export class TwinWriter implements Writer {
   }
 
   async found(client: RawClient): Promise<string> {
-    const { kvs } = await acknowledged(client.unary(KV.methods.range, prefixOf(`${this.name}/`)));
+    const { kvs } = await acknowledged(answered(() => client.unary(KV.methods.range, prefixOf(`${this.name}/`))));
     if (kvs.length === 0) return 'nothing';
     const values = kvs.map(({ value }) => text(value));
     const n = Number.parseInt(values[0] ?? '', 10);
@@ -117,12 +148,15 @@ export class LeaseWriter implements Writer {
   }
 
   async found(client: RawClient): Promise<string> {
-    const { leases } = await acknowledged(client.unary(Lease.methods.leaseLeases, {}));
+    // First what only a member that is up to date answers: one that has just begun tells leases from what it has applied so far.
+    const { kvs } = await acknowledged(answered(() => client.unary(KV.methods.range, prefixOf(`${this.name}/`))));
+    const { leases } = await acknowledged(answered(() => client.unary(Lease.methods.leaseLeases, {})));
     const own = leases.map(({ id }) => id).filter((id) => id >= this.#firstId && id < this.#firstId + 1_000_000n);
-    const { kvs } = await acknowledged(client.unary(KV.methods.range, prefixOf(`${this.name}/`)));
     if (own.length === 0 && kvs.length === 0) return 'none';
     const attached = await Promise.all(
-      own.map(async (id) => (await acknowledged(client.unary(Lease.methods.leaseTimeToLive, { id, keys: true }))).keys.length),
+      own.map(
+        async (id) => (await acknowledged(answered(() => client.unary(Lease.methods.leaseTimeToLive, { id, keys: true })))).keys.length,
+      ),
     );
     return `lease ${own.join(' and ')} with ${attached.join(' and ')} keys, ${kvs.length} there`;
   }
