@@ -3,6 +3,7 @@ import type { Engine } from '../connection/engine.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { TimeLimit } from '../connection/time-limit.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
+import type { KeyPrefix } from '../kv/key-range.ts';
 import type { KeyValue } from '../kv/key-value.ts';
 import { get } from '../kv/operation.ts';
 import type { LeaseRegistry } from '../lease/lease-client.ts';
@@ -10,7 +11,7 @@ import type { Verbs } from '../verbs.ts';
 import { persist } from './persist.ts';
 import { Session } from './session.ts';
 import { SessionKeeper } from './session-keeper.ts';
-import { expired, SessionMark } from './session-mark.ts';
+import { expired } from './session-mark.ts';
 import { readToken, type SessionToken } from './session-token.ts';
 
 /** `deadlineMs` and `signal` are for opening it, and have no effect afterwards. */
@@ -36,7 +37,12 @@ export interface SessionSource {
   readonly leases: LeaseRegistry;
 }
 
-export async function openSession({ engine, leases }: SessionSource, namespace: Verbs, options: SessionOptions): Promise<Session> {
+export async function openSession(
+  { engine, leases }: SessionSource,
+  namespace: Verbs,
+  prefix: KeyPrefix,
+  options: SessionOptions,
+): Promise<Session> {
   const { from, lazy, ttlSeconds = from === undefined ? ttlSecondsDefault : from.ttlSeconds } = options;
   if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)
     throw invalidArgument(`ttlSeconds must be a whole number from 1 up, not ${ttlSeconds}`);
@@ -44,7 +50,7 @@ export async function openSession({ engine, leases }: SessionSource, namespace: 
     throw invalidArgument('a session that is taken over has its time to live already, and is not lazy');
   const limit = new TimeLimit(engine, options);
   const owner = drawId(engine.runtime);
-  const keeper = new SessionKeeper({ engine, namespace, leases, ttlSeconds, owner });
+  const keeper = new SessionKeeper({ engine, namespace, prefix, leases, ttlSeconds, owner });
   const session = new Session(keeper);
   try {
     if (from === undefined) keeper.start(undefined);
@@ -60,7 +66,7 @@ export async function openSession({ engine, leases }: SessionSource, namespace: 
 async function takeOver(keeper: SessionKeeper, session: Session, from: SessionToken, limit: TimeLimit): Promise<void> {
   const { engine, namespace, leases, owner } = keeper;
   const token = readToken(from);
-  const mark = new SessionMark(namespace, token.lease);
+  const mark = keeper.markOf(token.lease);
   await persist(engine, limit, (rest) => mark.claim(token.claim, owner, rest));
   const lease = await persist(engine, limit, (rest) => leases.takeOver(token.lease, rest));
   if (lease === undefined) throw expired(token.lease);

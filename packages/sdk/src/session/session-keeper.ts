@@ -5,6 +5,7 @@ import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { isPassing } from '../errors/passing.ts';
+import type { KeyPrefix } from '../kv/key-range.ts';
 import { toBytes } from '../kv/text.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { LeaseRegistry } from '../lease/lease-client.ts';
@@ -30,6 +31,8 @@ const formerLeasesMax = 8;
 export interface SessionInit {
   readonly engine: Engine;
   readonly namespace: Verbs;
+  /** That of the namespace. */
+  readonly prefix: KeyPrefix;
   readonly leases: LeaseRegistry;
   readonly ttlSeconds: number;
   /** Whose the session is. */
@@ -45,6 +48,7 @@ export class SessionKeeper implements HoldHost {
   readonly meter: SlackMeter;
   readonly holds: Set<Hold> = new Set();
   owner: string;
+  readonly #prefix: KeyPrefix;
   readonly #ttlSeconds: number;
   readonly #life = new AbortController();
   /** What is attached to them is the session's own. */
@@ -58,11 +62,12 @@ export class SessionKeeper implements HoldHost {
   #lastTrouble: unknown;
   #onTrouble: (error: unknown) => void = () => {};
 
-  constructor({ engine, namespace, leases, ttlSeconds, owner }: SessionInit) {
+  constructor({ engine, namespace, prefix, leases, ttlSeconds, owner }: SessionInit) {
     this.engine = engine;
     this.namespace = namespace;
     this.leases = leases;
     this.owner = owner;
+    this.#prefix = prefix;
     this.#ttlSeconds = ttlSeconds;
     this.teller = new StateTeller<SessionState>(namespace, { state: 'connecting', at: engine.runtime.wall() }, 'closed');
     this.meter = new SlackMeter(engine.runtime, {
@@ -102,6 +107,10 @@ export class SessionKeeper implements HoldHost {
       return new ConclaveError({ code: 'lease-handed-over', message: 'the session was handed over', outcome: 'not-applied' });
     const message = 'the session has no lease at present';
     return new ConclaveError({ code: 'lease-lost', message, outcome: 'not-applied', cause: this.#lastTrouble });
+  }
+
+  markOf(lease: bigint): SessionMark {
+    return new SessionMark(this.namespace, this.#prefix, lease);
   }
 
   /** Begins with this lease, or has one granted. */
@@ -187,7 +196,8 @@ export class SessionKeeper implements HoldHost {
       if (lease.signal.aborted) onEnd();
       else onAbort(lease.signal, onEnd);
     });
-    const mark = new SessionMark(this.namespace, lease.id);
+    const mark = this.markOf(lease.id);
+    lease.guardWith([mark.guard(this.owner)]);
     const bare = { lease, formerLeases: this.#formerLeases, guards: [] };
     const own = new HeldKey(this, toBytes(mark.key), toBytes(heldBy(this.owner)), 'wait');
     this.#mark = own;
@@ -198,7 +208,7 @@ export class SessionKeeper implements HoldHost {
       await lease.revoke();
       throw state.state === 'failed' ? state.error : new Error(`the key ${mark.key} of a new session is taken`);
     }
-    if (lease.state === 'held') await this.#restore({ ...bare, guards: [mark.guard(this.owner)] });
+    if (lease.state === 'held') await this.#restore({ ...bare, guards: lease.guards });
     await over;
   }
 
