@@ -1,5 +1,5 @@
 // What a process that handed its session over still had on its way in the network: none of it may land once the successor goes on.
-import { KV, TxnRequest, TxnResponse } from '@conclave/protocol';
+import { Compare_CompareTarget as CompareTarget, KV, TxnRequest, TxnResponse } from '@conclave/protocol';
 import { campaign, type Lock, lock, tryLock } from '@conclave/recipes';
 import { type Client, connect, get, key, type Namespace, prefix, put, type Session } from '@conclave/sdk';
 import { eventually, type RunningProcess, testTargets } from '@conclave/testkit';
@@ -12,12 +12,16 @@ class SlowNetwork {
   #keeps: ((request: TxnRequest) => boolean) | undefined;
   #kept: (() => Promise<boolean>) | undefined;
   #fail: ((end: CallEnd) => void) | undefined;
+  /** Every transaction that it was given. */
+  readonly sent: TxnRequest[] = [];
 
   readonly transport: Transport = (address) => {
     const connection = grpcTransport({ runtime: systemRuntime() })(address);
     const unary: Connection['unary'] = (path, request, options, done) => {
-      if (path !== KV.methods.txn.path || this.#keeps?.(TxnRequest.decode(request)) !== true)
-        return connection.unary(path, request, options, done);
+      if (path !== KV.methods.txn.path) return connection.unary(path, request, options, done);
+      const txn = TxnRequest.decode(request);
+      this.sent.push(txn);
+      if (this.#keeps?.(txn) !== true) return connection.unary(path, request, options, done);
       this.#keeps = undefined;
       let isOver = false;
       const end: typeof done = (...answer) => {
@@ -233,6 +237,45 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await released;
       expect((await here.get(again.key))?.createRevision).toBe(again.token);
       await session.close();
+    });
+  });
+
+  describe.skipIf(skip !== undefined)('a place', () => {
+    test('is written to once the key of its session is there again, and is told apart from one that is gone', async () => {
+      const session = await client.session({ ttlSeconds: 30 });
+      const { lease } = session;
+      const leadership = await campaign(client, `${mine}e`, { lease });
+      const held = await lock(client, `${mine}l`, { lease });
+      const mark = `conclave/session/${lease.id.toString(16)}`;
+      network.keep(mark);
+      await other.delete(mark);
+      await network.untilKept();
+      await expect(leadership.proclaim('x')).rejects.toMatchObject({ code: 'guard-failed', outcome: 'not-applied' });
+      expect(leadership.isHeld).toBe(true);
+      const released = held.release();
+      const tried = tryLock(client, `${mine}t`, { lease });
+      const locked = lock(client, `${mine}m`, { lease });
+      expect(await network.pass()).toBe(true);
+      await released;
+      expect((await tried)?.isHeld).toBe(true);
+      expect((await locked).isHeld).toBe(true);
+      expect(await other.get(held.key)).toBeUndefined();
+      await leadership.proclaim('y');
+      await other.delete(leadership.key);
+      await expect(leadership.proclaim('z')).rejects.toMatchObject({ code: 'leadership-lost' });
+      await session.close();
+    });
+
+    test('on any other lease is asked for, written to and given back as ever', async () => {
+      const lease = await client.lease.grant({ ttlSeconds: 30 });
+      expect(lease.guards).toEqual([]);
+      const own = `${mine}e/${lease.id.toString(16)}`;
+      const leadership = await campaign(client, `${mine}e`, { lease });
+      await leadership.proclaim('x');
+      await leadership.resign();
+      const sent = network.sent.map(({ compare }) => compare.map((one) => [textOf(one.key), one.target]));
+      expect(sent).toEqual([[[own, CompareTarget.VERSION]], [[own, CompareTarget.CREATE]], [[own, CompareTarget.CREATE]]]);
+      await lease.revoke();
     });
   });
 
