@@ -1,7 +1,7 @@
 // What a process that handed its session over still had on its way in the network: none of it may land once the successor goes on.
 import { Compare_CompareTarget as CompareTarget, KV, TxnRequest, TxnResponse } from '@conclave/protocol';
 import { campaign, type Lock, lock, tryLock } from '@conclave/recipes';
-import { type Client, connect, get, key, type Namespace, prefix, put, type Session } from '@conclave/sdk';
+import { type Client, connect, del, get, key, type Namespace, prefix, put, type Session } from '@conclave/sdk';
 import { eventually, type RunningProcess, testTargets } from '@conclave/testkit';
 import { type CallEnd, type Connection, systemRuntime, type Transport } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
@@ -264,6 +264,36 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await other.delete(leadership.key);
       await expect(leadership.proclaim('z')).rejects.toMatchObject({ code: 'leadership-lost' });
       await session.close();
+    });
+
+    test('that the old process waited for keeps its position; one that nobody goes on with is seen by the successor, and dropped', async () => {
+      await using first = await lock(other, `${mine}l`);
+      const session = await client.session({ ttlSeconds: 30 });
+      const { lease } = session;
+      const waiting = [`${mine}l`, `${mine}m`].map((name) => lock(client, name, { lease }));
+      const ended = Promise.allSettled(waiting);
+      await waiting[1];
+      await eventually('it waits', async () => (await other.list(prefix(`${mine}l/`))).count === 2);
+      const later = lock(other, `${mine}l`);
+      const next = lock(other, `${mine}m`);
+      await eventually('others wait', async () => (await other.list(prefix(mine))).count === 5);
+      await using successor = await handOver(session);
+      expect((await ended)[0]).toMatchObject({ status: 'rejected', reason: { code: 'lock-lost', cause: { code: 'lease-handed-over' } } });
+      const again = lock(other, `${mine}l`, { lease: successor.lease });
+      await first.release();
+      await using second = await again;
+      expect(second.isHeld).toBe(true);
+      const came = await other.lease.timeToLive(successor.lease.id, { keys: true });
+      expect(came?.keys.filter((one) => one.startsWith(mine)).sort()).toEqual([second.key, `${mine}m/${lease.id.toString(16)}`]);
+      const { succeeded } = await other
+        .txn()
+        .if(successor.guard)
+        .then(del(`${mine}m/${lease.id.toString(16)}`))
+        .commit();
+      expect(succeeded).toBe(true);
+      await (await next).release();
+      await second.release();
+      await (await later).release();
     });
 
     test('on any other lease is asked for, written to and given back as ever', async () => {
