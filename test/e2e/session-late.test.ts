@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 /** A network that keeps a transaction to itself until it is told to pass it on. */
 class SlowNetwork {
   #keeps: ((request: TxnRequest) => boolean) | undefined;
-  #kept: (() => Promise<boolean>) | undefined;
+  #kept: ((meanwhile: () => Promise<void>) => Promise<boolean>) | undefined;
   #fail: ((end: CallEnd) => void) | undefined;
   /** Every transaction that it was given. */
   readonly sent: TxnRequest[] = [];
@@ -29,9 +29,10 @@ class SlowNetwork {
         isOver = true;
       };
       this.#fail = (why) => end(why, undefined);
-      this.#kept = () =>
+      this.#kept = (meanwhile) =>
         new Promise((resolve, reject) => {
-          connection.unary(path, request, {}, (why, response) => {
+          connection.unary(path, request, {}, async (why, response) => {
+            await meanwhile();
             end(why, response);
             if (response === undefined) reject(new Error(`the late transaction was answered ${why.code}: ${why.message}`));
             else resolve(TxnResponse.decode(response).succeeded);
@@ -59,10 +60,10 @@ class SlowNetwork {
     this.#fail?.({ code: 14, message: 'the connection broke', trailer: () => undefined, notProcessed: false });
   }
 
-  /** Passes on what it kept. Whether its conditions held. */
-  async pass(): Promise<boolean> {
+  /** Passes on what it kept. Whether its conditions held. `meanwhile`: what happens before the sender is told. */
+  async pass(meanwhile = async (): Promise<void> => {}): Promise<boolean> {
     if (this.#kept === undefined) throw new Error('nothing was kept');
-    return await this.#kept();
+    return await this.#kept(meanwhile);
   }
 }
 
@@ -307,6 +308,36 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       expect(sent).toEqual([[[own, CompareTarget.VERSION]], [[own, CompareTarget.CREATE]], [[own, CompareTarget.CREATE]]]);
       await lease.revoke();
     });
+  });
+
+  describe.skipIf(skip !== undefined)('a held key', () => {
+    test.each(['before it', 'between it and its answer'])(
+      'that somebody writes to %s, under its lease, has its own value in the end',
+      async (when) => {
+        await using session = await client.session({ ttlSeconds: 30 });
+        const held = session.hold(`${mine}a`, 'one');
+        await held.placed();
+        const seen: string[] = [];
+        const subscription = client
+          .watch(`${mine}a`, { notifyCreated: true })
+          .subscribe((event) => seen.push(event.type === 'created' ? 'created' : event.value));
+        await eventually('the watch stands', () => seen.includes('created'));
+        const theirs = async (): Promise<void> => {
+          await other.put(`${mine}a`, 'theirs', { ignoreLease: true });
+          await eventually('it is told', () => seen.includes('theirs'));
+          await client.get(`${mine}a`);
+        };
+        // The first finds it in place, the second changes it.
+        network.keep(`${mine}a`, 2);
+        const updated = held.update('two');
+        await network.untilKept();
+        if (when === 'before it') await theirs();
+        await network.pass(when === 'before it' ? undefined : theirs);
+        await updated;
+        await eventually('it is its own', async () => (await other.get(`${mine}a`))?.value === 'two');
+        subscription.unsubscribe();
+      },
+    );
   });
 
   describe.skipIf(skip !== undefined)('the guard of a session', () => {

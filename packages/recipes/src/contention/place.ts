@@ -39,7 +39,7 @@ export async function writeTo(place: Place, operation: PutOperation | DeleteOper
   const { client, key: own, lease, token } = place;
   const { succeeded } = await client.txn().if(guardOf(place)).then(operation).commit();
   if (succeeded || lease.guards.length === 0) return succeeded;
-  if ((await client.get(own))?.createRevision !== token || lease.state !== 'held') return false;
+  if (lease.state !== 'held' || (await client.get(own))?.createRevision !== token) return false;
   throw guardFailed(lease);
 }
 

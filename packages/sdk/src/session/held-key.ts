@@ -50,7 +50,7 @@ export class HeldKey extends Hold {
   #createRevision: bigint | undefined;
   /** The revision at which it was known to be in place last. */
   #placedRevision = 0n;
-  /** The last of which a write under the session's lease was told. */
+  /** The last at which a write under the session's lease was told of since it is being put. */
   #toldRevision = 0n;
   #isPutting = false;
   #stopWatching: (() => void) | undefined;
@@ -117,6 +117,7 @@ export class HeldKey extends Hold {
       const nth = this.#nth;
       try {
         this.#isPutting = true;
+        this.#toldRevision = 0n;
         const state = await this.#put(incarnation, this.#value);
         if (state.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.resolve());
         // It is in place with the value it shall have, and not with one that was overtaken meanwhile.
@@ -196,6 +197,7 @@ export class HeldKey extends Hold {
   #placed(incarnation: Incarnation, createRevision: bigint, revision: bigint): HoldState {
     this.#createRevision = createRevision;
     this.#placedRevision = revision;
+    // Somebody wrote to it after that, and was told of before the answer came.
     if (this.#toldRevision > revision) this.wake('disturbed');
     this.#watch(incarnation, revision + 1n);
     return { state: 'held' };
@@ -219,7 +221,7 @@ export class HeldKey extends Hold {
   #onEvent(event: WatchEvent, { lease }: Incarnation): void {
     if (event.type === 'put' && event.kv.lease === lease.id) {
       this.#toldRevision = event.revision;
-      // It is the session's own, or may be what is being put: the answer to that will tell.
+      // It is the session's own, or may be what is being put: the answer tells.
       if (this.#isPutting || event.revision <= this.#placedRevision) return;
     }
     if (this.state.state === 'held') this.set({ state: 'pending' });
