@@ -25,7 +25,7 @@ describe.each([
   {
     page: 'sessions',
     servers: [ours, etcd],
-    says: ['back: busy\n', 'elected with the token true', 'lease number 1', 'true\n', '1 2n\n0\n'],
+    says: ['back: busy\n', 'elected with the token true', 'lease number 1', 'true\n', '1 2n\ndropped 1\n0\n'],
   },
   {
     page: 'observability',

@@ -3,7 +3,18 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { campaign, lock, observe, tryLock } from '@conclave/recipes';
-import { type Client, connect, type HoldState, isConclaveError, prefix, put, type Session, type SessionState } from '@conclave/sdk';
+import {
+  type Client,
+  connect,
+  get,
+  type HoldState,
+  isConclaveError,
+  type Middleware,
+  prefix,
+  put,
+  type Session,
+  type SessionState,
+} from '@conclave/sdk';
 import { Random } from '@conclave/testing';
 import { eventually, type RunningProcess, TcpProxy, testTargets } from '@conclave/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -82,6 +93,17 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       for (let round = 0; round < 3; round++) {
         const { revision } = await other.delete(`${mine}a`);
         await eventually('it is back', async () => ((await other.get(`${mine}a`))?.createRevision ?? 0n) > revision, 3_000);
+      }
+      await held.placed();
+    });
+
+    test('whose value somebody changes under its lease has its own again', async () => {
+      await using session = await client.session();
+      const held = session.hold(`${mine}a`, 'one');
+      await held.update('two');
+      for (const value of ['theirs', 'one']) {
+        await other.put(`${mine}a`, value, { ignoreLease: true });
+        await eventually('its own is back', async () => (await other.get(`${mine}a`))?.value === 'two', 3_000);
       }
       await held.placed();
     });
@@ -230,6 +252,20 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       await session.hold(`${mine}b`, 'v').placed();
     });
 
+    test.each([
+      ['and its lease taken off', {}],
+      ['and its lease left', { ignoreLease: true }],
+    ])('whose own key is written over by hand, %s, writes it again, and its guard holds', async (_, how) => {
+      await using session = await client.session();
+      const { guard, lease } = session;
+      const mark = `conclave/session/${lease.id.toString(16)}`;
+      await other.put(mark, 'by hand', how);
+      const holds = async (): Promise<boolean> => (await other.txn().if(guard).then(get(mark)).commit()).succeeded;
+      await eventually('the guard holds again', holds, 3_000);
+      expect((await other.get(mark))?.lease).toBe(lease.id);
+      expect(session.lease).toBe(lease);
+    });
+
     test('whose own key is deleted by hand lets nothing stay that is released meanwhile', async () => {
       await using session = await client.session();
       const names = Array.from({ length: 20 }, (_, nth) => `${mine}${nth}`);
@@ -283,6 +319,40 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       await eventually('it is called again', () => calls.length === 2);
       await stuck.release();
       expect(stuck.state.state).toBe('released');
+    });
+
+    test('keeps its lease when a function tells of another that is gone', async () => {
+      await using session = await client.session();
+      const seen = states(session);
+      const { lease } = session;
+      const gone = await client.lease.grant({ ttlSeconds: 30 });
+      const { id } = gone;
+      await gone.revoke();
+      const held = session.hold(async () => {
+        await client.put(`${mine}f`, 'x', { lease: id });
+        return undefined;
+      });
+      await expect(held.placed()).rejects.toMatchObject({ code: 'lease-not-found' });
+      expect(held.state.state).toBe('failed');
+      expect(session.lease).toBe(lease);
+      expect(seen).toEqual(['live']);
+    });
+
+    test('waits for its next lease when a function tells of its own that is gone', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const seen: HoldState['state'][] = [];
+      let isRevoked = false;
+      const { id } = session.lease;
+      const held = session.hold(async ({ lease }) => {
+        if (!isRevoked) await other.lease.revoke(id);
+        isRevoked = true;
+        await client.put(`${mine}f`, 'x', { lease: lease.id });
+        return undefined;
+      });
+      held.status().subscribe(({ state }) => seen.push(state));
+      await held.placed();
+      expect(session.lease.id).not.toBe(id);
+      expect(seen).not.toContain('failed');
     });
 
     test('does not lose a key whose function refuses', async () => {
@@ -419,6 +489,50 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       await expect(session.takeBack()).rejects.toMatchObject({ code: 'invalid-argument' });
       expect(seen).toEqual(['put a w']);
       stop();
+    });
+
+    test('that nobody takes ends with its client', async () => {
+      const far = await connect({ endpoints: server.address });
+      const session = await far.session();
+      const seen: SessionState['state'][] = [];
+      const told = new Promise<void>((complete) => {
+        session.status().subscribe({ next: ({ state }) => seen.push(state), complete });
+      });
+      const token = await session.handOver();
+      await far.close();
+      await told;
+      expect(seen).toEqual(['live', 'handed-over', 'closed']);
+      expect(session.state).toMatchObject({ error: { code: 'client-closed' } });
+      await expect(session.takeBack()).rejects.toMatchObject({ code: 'session-closed' });
+      // It was somebody else's to take already.
+      await (await other.session({ from: token })).close();
+    });
+
+    test('that fails after its claim can be tried again with the same token', async () => {
+      const session = await client.session({ ttlSeconds: 30 });
+      await session.hold(`${mine}a`, 'v').placed();
+      const { seen, stop } = await watched();
+      const { id } = session.lease;
+      const token = await session.handOver();
+      // What follows the claim, which is the first transaction: its own key, and those of the token.
+      for (const refused of ['LeaseTimeToLive 1', 'Txn 2', 'Txn 3']) {
+        const calls = new Map<string, number>();
+        const middleware: Middleware = ({ method }, next) => {
+          const nth = (calls.get(method) ?? 0) + 1;
+          calls.set(method, nth);
+          if (`${method} ${nth}` === refused) throw new Error('not now');
+          return next();
+        };
+        await using far = await connect({ endpoints: server.address, middleware: [middleware] });
+        await expect(far.session({ from: token })).rejects.toMatchObject({ code: 'refused' });
+      }
+      const successor = await other.session({ from: token });
+      expect(successor.lease.id).toBe(id);
+      await successor.hold(`${mine}a`, 'w').placed();
+      await eventually('it is there', () => seen.length > 0);
+      expect(seen).toEqual(['put a w']);
+      stop();
+      await successor.close();
     });
 
     test('that nobody takes in time is over, for all', async () => {

@@ -133,7 +133,7 @@ class NamespaceView implements Namespace {
   }
 
   session(options: SessionOptions = {}): Promise<Session> {
-    return openSession(this.#core, this, options);
+    return openSession(this.#core, this, this.#prefix, options);
   }
 
   space<Schema extends StandardSchemaV1>(prefix: Key, schema: Schema): Space<SchemaInput<Schema>, SchemaOutput<Schema>>;

@@ -11,8 +11,8 @@ import {
   prefix,
   put,
 } from '@conclave/sdk';
-import { leave, type Place } from './held.ts';
 import { type Kind, recipeError } from './kind.ts';
+import { guardFailed, leave, type Place, writeTo } from './place.ts';
 import { isTransient, pauseMs, Scope } from './scope.ts';
 import { claim, disclaim } from './shared-lease.ts';
 
@@ -136,11 +136,12 @@ interface Entry {
  * Writes the contender's key, or finds it written. The transaction may be repeated when its answer is lost: the key carries the lease's id, so
  * what a repeat finds there is its own.
  */
-async function enqueue({ client, name, key: own, lease }: Place, value: string | Uint8Array, isRepeat: boolean): Promise<Entry> {
+async function enqueue(place: Place, value: string | Uint8Array, isRepeat: boolean): Promise<Entry> {
+  const { client, name, key: own, lease } = place;
   const oldest = oldestUnder(name);
   const result = await client
     .txn()
-    .if(key(own).missing())
+    .if(...lease.guards, key(own).missing())
     .then(put(own, value, { lease }), oldest)
     .else(get(own), oldest)
     .commit();
@@ -148,17 +149,12 @@ async function enqueue({ client, name, key: own, lease }: Place, value: string |
   const isFirst = result[1].kvs[0]?.key === own;
   if (result.succeeded) return { token: revision, isFirst, revision };
   const [existing] = result;
+  if (existing === undefined) throw guardFailed(lease);
   // A lease that was taken over brings the places of the process before; within this one `claim` lets nobody take a place twice.
-  if (existing === undefined || !(isRepeat || lease.isTakenOver)) throw leaseInUse(lease, name);
+  if (!(isRepeat || lease.isTakenOver)) throw leaseInUse(lease, name);
   const token = existing.createRevision;
-  if (!isSame(existing.valueBytes, value)) {
-    const mine = key(own).createRevision.equals(token);
-    await client
-      .txn()
-      .if(mine)
-      .then(put(own, value, { lease }))
-      .commit();
-  }
+  // That it is gone in between is noticed by whoever waits in it, or holds it.
+  if (!isSame(existing.valueBytes, value)) await writeTo({ ...place, token }, put(own, value, { lease }));
   return { token, isFirst, revision };
 }
 
@@ -174,14 +170,15 @@ async function enterIfEmpty({ client, name, key: own, lease }: Place, isRepeat: 
   const nobody = key(prefix(`${name}/`)).missing();
   const result = await client
     .txn()
-    .if(nobody)
+    .if(...lease.guards, nobody)
     .then(put(own, '', { lease }))
     .else(oldestUnder(name))
     .commit();
   const { revision } = result;
   if (result.succeeded) return { token: revision, isFirst: true, revision };
   const oldest = result.responses[0].kvs[0];
-  if (!(isRepeat || lease.isTakenOver) || oldest?.key !== own) return undefined;
+  if (oldest === undefined) throw guardFailed(lease);
+  if (!(isRepeat || lease.isTakenOver) || oldest.key !== own) return undefined;
   return { token: oldest.createRevision, isFirst: true, revision };
 }
 

@@ -1,21 +1,9 @@
 import { setMaxListeners } from 'node:events';
-import { type Comparison, type ConclaveError, del, isConclaveError, key, type Lease, type Namespace } from '@conclave/sdk';
-import { type Kind, recipeError } from './kind.ts';
-import { isTransient, pauseMs, Scope } from './scope.ts';
+import { type Comparison, type ConclaveError, isConclaveError } from '@conclave/sdk';
+import { recipeError } from './kind.ts';
+import { guardOf, leave, type Place } from './place.ts';
+import { isTransient, pauseMs } from './scope.ts';
 import { disclaim } from './shared-lease.ts';
-
-/** A place in a queue: a key of its own, attached to a lease. */
-export interface Place {
-  readonly client: Namespace;
-  readonly kind: Kind;
-  readonly name: string;
-  readonly key: string;
-  readonly lease: Lease;
-  /** The lease was granted for this place alone, and goes with it. */
-  readonly ownsLease: boolean;
-  /** The revision that created the key. */
-  readonly token: bigint;
-}
 
 /**
  * What a lock and a leadership have in common: the first place in a queue, as long as its key and its lease live.
@@ -73,8 +61,9 @@ export class Held implements AsyncDisposable {
   }
 
   /**
-   * Holds, as a condition of a transaction, exactly while this place is held: a write with it cannot come too late. It names the key as the
-   * client or namespace knows it that the place was taken with; in a transaction of another namespace it never holds.
+   * Holds, as a condition of a transaction, exactly while this place is held: a write with it cannot come too late, and not after a hand-over of
+   * the session that the place stands on either. It names the key as the client or namespace knows it that the place was taken with; in a transaction of
+   * another namespace it never holds.
    *
    * @throws ConclaveError as `token`
    * @example
@@ -84,7 +73,7 @@ export class Held implements AsyncDisposable {
    */
   get guard(): Comparison {
     this.assertHeld();
-    return this.unchecked();
+    return guardOf(this.place);
   }
 
   /** Throws the reason of `signal` unless the place is held. */
@@ -108,15 +97,10 @@ export class Held implements AsyncDisposable {
     this.#stopWatching = undefined;
   }
 
-  /** The guard without a look at the clock. */
-  protected unchecked(): Comparison {
-    return key(this.place.key).createRevision.equals(this.place.token);
-  }
-
-  /** The place turned out to be somebody else's, or nobody's. */
+  /** The place turned out to be somebody else's, or nobody's. Why it is not held, also when that was known before. */
   protected lost(why: string): ConclaveError {
     this.#lose(why);
-    return recipeError(this.place.kind.lost, `${this.place.kind.noun} ${this.name}: ${why}`);
+    return this.#controller.signal.reason;
   }
 
   /** Deletes the key, once, however often it is called. */
@@ -192,32 +176,6 @@ export class Held implements AsyncDisposable {
         }
         await new Promise<void>((resolve) => void client.runtime.timer(pauseMs(client, attempt), resolve, { background: true }));
       }
-    }
-  }
-}
-
-/**
- * Leaves the queue. With a lease of its own the lease is revoked, which takes the key with it in one step and leaves nothing to renew. On a
- * shared lease the key is deleted if it is still the one of this place; that is repeated while its outcome is in doubt, as it may be.
- */
-export async function leave(place: Place): Promise<void> {
-  if (place.ownsLease) return await place.lease.revoke();
-  const { client, kind, lease, key: own, token } = place;
-  // The place went with it, and is another process's.
-  if (lease.state === 'handed-over') return;
-  const scope = new Scope(client, kind, undefined, undefined);
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      await client.txn().if(key(own).createRevision.equals(token)).then(del(own)).commit();
-      return;
-    } catch (error) {
-      // Once the lease is over the key is too.
-      if (lease.state !== 'held') return;
-      if (!isTransient(error)) throw error;
-      await scope.wait((resolve) => {
-        const timer = client.runtime.timer(pauseMs(client, attempt), resolve);
-        return () => timer.cancel();
-      });
     }
   }
 }

@@ -114,11 +114,16 @@ export class Scope {
 /** The gRPC status of a server that cannot answer now: it has no leader, is too slow, or is going away. */
 const statusUnavailable = 14;
 
-/** Whether asking again may help: the server could not be asked, could not answer, or its answer was lost. */
+/** Whether asking again may help: the server could not be asked, could not answer, or its answer was lost; or a session's own key is missing. */
 export function isTransient(error: unknown): boolean {
   if (!isConclaveError(error)) return false;
   if (error.outcome === 'unknown' || error.grpcCode === statusUnavailable) return true;
-  return error.code === 'unavailable' || error.code === 'deadline-exceeded' || error.code === 'too-many-requests';
+  return (
+    error.code === 'unavailable' ||
+    error.code === 'deadline-exceeded' ||
+    error.code === 'too-many-requests' ||
+    error.code === 'guard-failed'
+  );
 }
 
 /** Waits that grow from 50 ms to 2 s, spread by chance so that many waiters do not return together. */

@@ -2,6 +2,7 @@ import { type ConclaveError, type Namespace, put, type Value } from '@conclave/s
 import { type ContendOptions, contend } from '../contention/contend.ts';
 import { Held } from '../contention/held.ts';
 import { electionKind } from '../contention/kind.ts';
+import { writeTo } from '../contention/place.ts';
 
 export interface CampaignOptions extends ContendOptions {
   /** What observers learn of the leader. Default: empty. */
@@ -23,16 +24,13 @@ export class Leadership extends Held {
   /**
    * Changes what observers see, without giving up the leadership.
    *
-   * @throws ConclaveError `leadership-lost`, `leadership-resigned`, `unavailable`, `deadline-exceeded`
+   * @throws ConclaveError `leadership-lost`, `leadership-resigned`, `unavailable`, `deadline-exceeded`; on the lease of a session `guard-failed` while the
+   * session's own key is missing
    */
   async proclaim(value: Value): Promise<void> {
-    const { client, lease } = this.place;
-    const { succeeded } = await client
-      .txn()
-      .if(this.guard)
-      .then(put(this.key, value, { lease }))
-      .commit();
-    if (!succeeded) throw this.lost('its key was deleted');
+    this.assertHeld();
+    const { lease } = this.place;
+    if (!(await writeTo(this.place, put(this.key, value, { lease })))) throw this.lost('its key was deleted');
   }
 
   /**

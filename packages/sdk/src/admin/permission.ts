@@ -1,5 +1,5 @@
 import { type Init, type Permission as WirePermission, Permission_Type as WireType } from '@conclave/protocol';
-import { KeyPrefix, type KeyRange, type Target, type WireRange } from '../kv/key-range.ts';
+import { type KeyRange, type Target, type WireRange, wholeStore } from '../kv/key-range.ts';
 import { noBytes } from '../kv/text.ts';
 
 /** What may be done with the keys of a {@link Permission}. */
@@ -13,8 +13,6 @@ export interface Permission {
 }
 
 const wireTypes = { read: WireType.READ, write: WireType.WRITE, readwrite: WireType.READWRITE } as const;
-
-const wholeStore = new KeyPrefix(noBytes);
 
 export function toWireRange(target: Target): WireRange {
   return wholeStore.range(target);

@@ -44,7 +44,7 @@ export type ClientErrorCode =
   | 'hold-released'
   /** A software transaction was run as often as it may, and others were in its way each time. */
   | 'conflict'
-  /** A guard of a software transaction or of a consumer did not hold. */
+  /** A guard of a software transaction or of a consumer did not hold, or that of the lease that a place in a queue stands on. */
   | 'guard-failed'
   /** A transaction marked by {@link Txn.once} was done before, but the history of what it read is compacted away. */
   | 'result-unavailable'

@@ -1,5 +1,5 @@
 import { type Compare, Compare_CompareTarget as CompareTarget, type Init, Compare_CompareResult as Result } from '@conclave/protocol';
-import type { KeyPrefix, Target } from './key-range.ts';
+import { type KeyPrefix, type Target, wholeStore } from './key-range.ts';
 import { type HeldLease, toLeaseId } from './operation.ts';
 import { type Integer, toBytes, toCounter, type Value } from './text.ts';
 
@@ -12,6 +12,10 @@ export interface Comparison {
   readonly target: Target;
   readonly result: ComparisonResult;
   readonly operand: ComparisonOperand;
+  /** The target is named as the store names it, whatever the namespace of the transaction. Default: as the namespace names it. */
+  readonly isAbsolute?: boolean | undefined;
+  /** What must hold as well. Default: nothing. */
+  readonly and?: readonly Comparison[] | undefined;
 }
 
 export type ComparisonResult = 'equal' | 'notEqual' | 'greater' | 'less';
@@ -140,9 +144,18 @@ const targets = {
   lease: CompareTarget.LEASE,
 } as const;
 
+/** Conditions in the words of the wire: what one brings along stands beside it. */
+export function toCompares(prefix: KeyPrefix, comparisons: readonly Comparison[], compares: Init<Compare>[] = []): Init<Compare>[] {
+  for (const comparison of comparisons) {
+    compares.push(toCompare(prefix, comparison));
+    if (comparison.and !== undefined) toCompares(prefix, comparison.and, compares);
+  }
+  return compares;
+}
+
 /** One literal for all targets: encoding objects of one shape is several times faster. */
-export function toCompare(prefix: KeyPrefix, { target, result, operand }: Comparison): Init<Compare> {
-  const { key, rangeEnd } = prefix.range(target);
+function toCompare(prefix: KeyPrefix, { target, result, operand, isAbsolute }: Comparison): Init<Compare> {
+  const { key, rangeEnd } = (isAbsolute === true ? wholeStore : prefix).range(target);
   const { of, value } = operand;
   return {
     result: results[result],

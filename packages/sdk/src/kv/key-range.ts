@@ -124,3 +124,6 @@ export class KeyPrefix {
     return this.bytes.every((byte, at) => key[at] === byte);
   }
 }
+
+/** Names keys as the store does. */
+export const wholeStore: KeyPrefix = new KeyPrefix(noBytes);

@@ -10,7 +10,7 @@ import {
 import type { Engine } from '../connection/engine.ts';
 import type { TimeLimit } from '../connection/time-limit.ts';
 import { ConclaveError, invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
-import { type Comparison, toCompare } from './comparison.ts';
+import { type Comparison, toCompares } from './comparison.ts';
 import type { KeyPrefix } from './key-range.ts';
 import { type PutOptions, toPutRequest } from './operation.ts';
 import { readRange } from './read-range.ts';
@@ -115,7 +115,7 @@ export class StmAttempt implements StmTransaction {
     const writes = [...this.#writes.values()];
     if (writes.length === 0 && this.#guards.length === 0 && this.#isSettledByReading) return undefined;
     const reads = [...this.#reads.values()];
-    const guards = this.#guards.map((guard) => toCompare(this.#prefix, guard));
+    const guards = toCompares(this.#prefix, this.#guards);
     const request: Init<TxnRequest> = {
       compare: [...guards, ...this.#conditions(reads, writes)],
       success: writes.map(({ operation }) => operation),

@@ -2,7 +2,7 @@ import { type Init, KV, type RequestOp, type TxnRequest, type TxnResponse } from
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
-import { type Comparison, toCompare } from './comparison.ts';
+import { type Comparison, toCompares } from './comparison.ts';
 import type { KeyPrefix } from './key-range.ts';
 import { OnceMarker } from './once-marker.ts';
 import { toDeleteRequest, toGetRequest, toListRequest, toPutRequest } from './operation.ts';
@@ -240,7 +240,7 @@ function isReadOnly(operations: readonly Operation[]): boolean {
 
 function toTxnRequest(prefix: KeyPrefix, { comparisons, success, failure }: AnyTxnParts): Init<TxnRequest> {
   return {
-    compare: comparisons.map((comparison) => toCompare(prefix, comparison)),
+    compare: toCompares(prefix, comparisons),
     success: success.map((operation) => toRequestOp(prefix, operation)),
     failure: failure.map((operation) => toRequestOp(prefix, operation)),
   };

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import type { Runtime, Timer } from '@conclave/wire';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
+import type { Comparison } from '../kv/comparison.ts';
 import type { HeldLease } from '../kv/operation.ts';
 import { elapsedMs, type Instant, now } from './instant.ts';
 
@@ -55,6 +56,7 @@ export class Lease implements HeldLease, AsyncDisposable {
   readonly #runtime: Runtime;
   readonly #holder: LeaseHolder;
   readonly #controller = new AbortController();
+  #guards: readonly Comparison[] = [];
   #ttlSeconds: number;
   /** When the request was sent whose answer last proved the lease. */
   #provenAt: Instant;
@@ -79,6 +81,20 @@ export class Lease implements HeldLease, AsyncDisposable {
   /** The time to live the server last granted, in seconds. It may exceed what was asked for. */
   get ttlSeconds(): number {
     return this.#ttlSeconds;
+  }
+
+  /**
+   * Conditions that hold exactly while the lease is this process's; none, unless it is the lease of a session, which alone can be handed over.
+   * What is written under the lease of a caller carries them, so that nothing of it lands after the hand-over.
+   *
+   * @example
+   * ```ts
+   * const { lease } = session;
+   * await client.txn().if(...lease.guards, key('claims/7').missing()).then(put('claims/7', 'ours', { lease })).commit();
+   * ```
+   */
+  get guards(): readonly Comparison[] {
+    return this.#guards;
   }
 
   get state(): LeaseState {
@@ -140,6 +156,11 @@ export class Lease implements HeldLease, AsyncDisposable {
     } catch {
       // Nothing renews it any more, so that it ends by itself; leaving a scope must not fail for that.
     }
+  }
+
+  /** @internal It is a session's, and these hold while the session is this process's. */
+  guardWith(guards: readonly Comparison[]): void {
+    this.#guards = guards;
   }
 
   /** @internal The answer to the renewal sent at `sentAt` says that the lease lives. */

@@ -1,4 +1,6 @@
 import { onAbort } from '../connection/abort.ts';
+import { isConclaveError } from '../errors/conclave-error.ts';
+import type { Comparison } from '../kv/comparison.ts';
 import type { Lease } from '../lease/lease.ts';
 import { Hold, type HoldHost } from './hold.ts';
 import type { Incarnation } from './incarnation.ts';
@@ -45,7 +47,7 @@ export class HeldFunction extends Hold {
     this.#establish = establish;
   }
 
-  protected async establish({ lease }: Incarnation): Promise<HoldState> {
+  protected async establish({ lease, guards }: Incarnation): Promise<HoldState> {
     lease.assertHeld();
     const controller = new AbortController();
     this.#controller?.abort();
@@ -62,6 +64,8 @@ export class HeldFunction extends Hold {
       this.#takeAway = await Promise.race([established, aborted]);
     } catch (error) {
       Promise.resolve(established).then((takeAway) => this.#onLate(takeAway, lease), ignore);
+      // The function may have leases of its own. If it is the session's that is gone, so is the session's key, and whoever watches that ends it.
+      if (isConclaveError(error, 'lease-not-found') && !(await this.#holds(guards))) return { state: 'pending' };
       throw error;
     }
     return { state: 'held' };
@@ -79,6 +83,14 @@ export class HeldFunction extends Hold {
 
   protected unlisten(): void {
     if (this.isReleased) this.onRelease();
+  }
+
+  async #holds(guards: readonly Comparison[]): Promise<boolean> {
+    const { succeeded } = await this.host.namespace
+      .txn()
+      .if(...guards)
+      .commit();
+    return succeeded;
   }
 
   /** Released while it was being established, it was not waited for: what came of it would stay for as long as the session lives. */

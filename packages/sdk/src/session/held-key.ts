@@ -48,6 +48,11 @@ export class HeldKey extends Hold {
   #nth = 0;
   /** When the key was created, as far as it is known to be in place. */
   #createRevision: bigint | undefined;
+  /** The revision at which it was known to be in place last. */
+  #placedRevision = 0n;
+  /** The last at which a write under the session's lease was told of since it is being put. */
+  #toldRevision = 0n;
+  #isPutting = false;
   #stopWatching: (() => void) | undefined;
 
   /** @internal */
@@ -111,13 +116,19 @@ export class HeldKey extends Hold {
     for (;;) {
       const nth = this.#nth;
       try {
+        this.#isPutting = true;
+        this.#toldRevision = 0n;
         const state = await this.#put(incarnation, this.#value);
         if (state.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.resolve());
         // It is in place with the value it shall have, and not with one that was overtaken meanwhile.
         if (state.state !== 'held' || nth === this.#nth || !this.isCurrent(incarnation)) return state;
       } catch (error) {
+        // The server lets every key of the lease go, and says so here before the next renewal would.
+        if (isConclaveError(error, 'lease-not-found')) incarnation.lease.end('lost', 'the server no longer has it', error);
         if (!isPassing(error) && incarnation.lease.state === 'held') this.#settle((waiter) => waiter.nth <= nth && waiter.reject(error));
         throw error;
+      } finally {
+        this.#isPutting = false;
       }
     }
   }
@@ -185,6 +196,9 @@ export class HeldKey extends Hold {
 
   #placed(incarnation: Incarnation, createRevision: bigint, revision: bigint): HoldState {
     this.#createRevision = createRevision;
+    this.#placedRevision = revision;
+    // Somebody wrote to it after that, and was told of before the answer came.
+    if (this.#toldRevision > revision) this.wake('disturbed');
     this.#watch(incarnation, revision + 1n);
     return { state: 'held' };
   }
@@ -205,7 +219,11 @@ export class HeldKey extends Hold {
   }
 
   #onEvent(event: WatchEvent, { lease }: Incarnation): void {
-    if (event.type === 'put' && event.kv.lease === lease.id) return;
+    if (event.type === 'put' && event.kv.lease === lease.id) {
+      this.#toldRevision = event.revision;
+      // It is the session's own, or may be what is being put: the answer tells.
+      if (this.#isPutting || event.revision <= this.#placedRevision) return;
+    }
     if (this.state.state === 'held') this.set({ state: 'pending' });
     this.wake('disturbed');
   }

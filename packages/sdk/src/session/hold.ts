@@ -3,7 +3,7 @@ import { Backoff } from '../connection/backoff.ts';
 import type { Engine } from '../connection/engine.ts';
 import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
-import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError } from '../errors/conclave-error.ts';
 import { isPassing } from '../errors/passing.ts';
 import type { Feed } from '../rx/feed.ts';
 import type { Verbs } from '../verbs.ts';
@@ -245,8 +245,6 @@ export abstract class Hold implements AsyncDisposable {
     try {
       return await this.establish(incarnation);
     } catch (error) {
-      // The server lets every key of the lease go, and says so here before the next renewal would.
-      if (isConclaveError(error, 'lease-not-found')) incarnation.lease.end('lost', 'the server no longer has it', error);
       return isPassing(error) || incarnation.lease.state !== 'held' ? { state: 'pending' } : { state: 'failed', error };
     }
   }

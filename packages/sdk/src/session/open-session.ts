@@ -2,16 +2,18 @@ import { drawId } from '../connection/draw-id.ts';
 import type { Engine } from '../connection/engine.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { TimeLimit } from '../connection/time-limit.ts';
-import { invalidArgument } from '../errors/conclave-error.ts';
+import { invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
+import type { KeyPrefix } from '../kv/key-range.ts';
 import type { KeyValue } from '../kv/key-value.ts';
 import { get } from '../kv/operation.ts';
+import type { Lease } from '../lease/lease.ts';
 import type { LeaseRegistry } from '../lease/lease-client.ts';
 import type { Verbs } from '../verbs.ts';
 import { persist } from './persist.ts';
 import { Session } from './session.ts';
 import { SessionKeeper } from './session-keeper.ts';
-import { expired, SessionMark } from './session-mark.ts';
-import { readToken, type SessionToken } from './session-token.ts';
+import { expired, type SessionMark } from './session-mark.ts';
+import { type OpenedToken, readToken, type SessionToken } from './session-token.ts';
 
 /** `deadlineMs` and `signal` are for opening it, and have no effect afterwards. */
 export interface SessionOptions extends RequestOptions {
@@ -29,6 +31,8 @@ export interface SessionOptions extends RequestOptions {
 const ttlSecondsDefault = 10;
 /** Fewer than the operations that a transaction may have (etcd: 128). */
 const keysAtOnce = 100;
+/** How long whoever could not take a session over waits until it can be taken again. */
+const giveBackMs = 1_000;
 
 /** What sessions are made with. */
 export interface SessionSource {
@@ -36,7 +40,12 @@ export interface SessionSource {
   readonly leases: LeaseRegistry;
 }
 
-export async function openSession({ engine, leases }: SessionSource, namespace: Verbs, options: SessionOptions): Promise<Session> {
+export async function openSession(
+  { engine, leases }: SessionSource,
+  namespace: Verbs,
+  prefix: KeyPrefix,
+  options: SessionOptions,
+): Promise<Session> {
   const { from, lazy, ttlSeconds = from === undefined ? ttlSecondsDefault : from.ttlSeconds } = options;
   if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)
     throw invalidArgument(`ttlSeconds must be a whole number from 1 up, not ${ttlSeconds}`);
@@ -44,12 +53,14 @@ export async function openSession({ engine, leases }: SessionSource, namespace: 
     throw invalidArgument('a session that is taken over has its time to live already, and is not lazy');
   const limit = new TimeLimit(engine, options);
   const owner = drawId(engine.runtime);
-  const keeper = new SessionKeeper({ engine, namespace, leases, ttlSeconds, owner });
+  const keeper = new SessionKeeper({ engine, namespace, prefix, leases, ttlSeconds, owner });
   const session = new Session(keeper);
   try {
-    if (from === undefined) keeper.start(undefined);
-    else await takeOver(keeper, session, from, limit);
-    if (lazy !== true) await keeper.untilLive(limit.rest());
+    if (from !== undefined) await takeOver(keeper, session, from, limit);
+    else {
+      keeper.start(undefined);
+      if (lazy !== true) await keeper.untilLive(limit.rest());
+    }
     return session;
   } catch (error) {
     await session[Symbol.asyncDispose]();
@@ -58,14 +69,27 @@ export async function openSession({ engine, leases }: SessionSource, namespace: 
 }
 
 async function takeOver(keeper: SessionKeeper, session: Session, from: SessionToken, limit: TimeLimit): Promise<void> {
-  const { engine, namespace, leases, owner } = keeper;
+  const { engine, leases, owner } = keeper;
   const token = readToken(from);
-  const mark = new SessionMark(namespace, token.lease);
-  await persist(engine, limit, (rest) => mark.claim(token.claim, owner, rest));
-  const lease = await persist(engine, limit, (rest) => leases.takeOver(token.lease, rest));
-  if (lease === undefined) throw expired(token.lease);
-  // From here on the session ends it if this fails.
-  keeper.start(lease);
+  const mark = keeper.markOf(token.lease);
+  let lease: Lease | undefined;
+  try {
+    await persist(engine, limit, (rest) => mark.claim(token.claim, owner, rest));
+    lease = await persist(engine, limit, (rest) => leases.takeOver(token.lease, rest));
+    if (lease === undefined) throw expired(token.lease);
+    await inherit(keeper, session, token, limit);
+    keeper.start(lease);
+    await keeper.untilLive(limit.rest());
+  } catch (error) {
+    // At no time do two hold it.
+    lease?.end('handed-over', 'its session could not be taken over');
+    if (!isConclaveError(error, 'session-claimed') && !isConclaveError(error, 'session-expired')) await giveBack(keeper, mark, token.claim);
+    throw error;
+  }
+}
+
+/** Goes on holding the keys of the token, as they are. */
+async function inherit({ engine, namespace }: SessionKeeper, session: Session, token: OpenedToken, limit: TimeLimit): Promise<void> {
   for (let at = 0; at < token.keys.length; at += keysAtOnce) {
     const keys = token.keys.slice(at, at + keysAtOnce);
     const read = (rest: RequestOptions): Promise<readonly unknown[]> =>
@@ -76,5 +100,15 @@ async function takeOver(keeper: SessionKeeper, session: Session, from: SessionTo
     for (const kv of (await persist(engine, limit, read)) as readonly (KeyValue | undefined)[]) {
       if (kv?.lease === token.lease) session.inherit(kv.keyBytes, kv.valueBytes);
     }
+  }
+}
+
+/** Offers what was claimed again under the same claim, so that whoever tries again with the token finds it as it was. */
+async function giveBack(keeper: SessionKeeper, mark: SessionMark, claim: string): Promise<void> {
+  const { engine, owner } = keeper;
+  try {
+    await persist(engine, new TimeLimit(engine, { deadlineMs: giveBackMs }), (rest) => mark.offer(owner, claim, rest));
+  } catch (err) {
+    engine.runtime.log.warn({ err }, 'a session that could not be taken over was not given back; it ends with its time');
   }
 }

@@ -5,6 +5,7 @@ import { pause } from '../connection/pause.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { isPassing } from '../errors/passing.ts';
+import type { KeyPrefix } from '../kv/key-range.ts';
 import { toBytes } from '../kv/text.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { LeaseRegistry } from '../lease/lease-client.ts';
@@ -30,6 +31,8 @@ const formerLeasesMax = 8;
 export interface SessionInit {
   readonly engine: Engine;
   readonly namespace: Verbs;
+  /** That of the namespace. */
+  readonly prefix: KeyPrefix;
   readonly leases: LeaseRegistry;
   readonly ttlSeconds: number;
   /** Whose the session is. */
@@ -45,6 +48,7 @@ export class SessionKeeper implements HoldHost {
   readonly meter: SlackMeter;
   readonly holds: Set<Hold> = new Set();
   owner: string;
+  readonly #prefix: KeyPrefix;
   readonly #ttlSeconds: number;
   readonly #life = new AbortController();
   /** What is attached to them is the session's own. */
@@ -57,12 +61,15 @@ export class SessionKeeper implements HoldHost {
   #lostAt = 0;
   #lastTrouble: unknown;
   #onTrouble: (error: unknown) => void = () => {};
+  /** While the session is handed over nothing else of it would notice that the client closes. */
+  readonly #parked = { close: (): void => void this.end(this.engine.closedError()) };
 
-  constructor({ engine, namespace, leases, ttlSeconds, owner }: SessionInit) {
+  constructor({ engine, namespace, prefix, leases, ttlSeconds, owner }: SessionInit) {
     this.engine = engine;
     this.namespace = namespace;
     this.leases = leases;
     this.owner = owner;
+    this.#prefix = prefix;
     this.#ttlSeconds = ttlSeconds;
     this.teller = new StateTeller<SessionState>(namespace, { state: 'connecting', at: engine.runtime.wall() }, 'closed');
     this.meter = new SlackMeter(engine.runtime, {
@@ -104,8 +111,13 @@ export class SessionKeeper implements HoldHost {
     return new ConclaveError({ code: 'lease-lost', message, outcome: 'not-applied', cause: this.#lastTrouble });
   }
 
+  markOf(lease: bigint): SessionMark {
+    return new SessionMark(this.namespace, this.#prefix, lease);
+  }
+
   /** Begins with this lease, or has one granted. */
   start(lease: Lease | undefined): void {
+    this.engine.parked.delete(this.#parked);
     void this.#run(lease);
   }
 
@@ -148,6 +160,7 @@ export class SessionKeeper implements HoldHost {
     const lease = this.#lease;
     this.teller.tell(error === undefined ? { state: 'closed', at: this.#wall() } : { state: 'closed', at: this.#wall(), error });
     this.#life.abort();
+    this.engine.parked.delete(this.#parked);
     for (const hold of this.holds) hold.end();
     this.holds.clear();
     if (lease?.state === 'held') await lease.revoke();
@@ -172,6 +185,8 @@ export class SessionKeeper implements HoldHost {
         this.engine.runtime.log.warn({ err: error }, 'a session has no lease; trying again');
         this.#onTrouble(error);
         await pause(this.engine, backoff.next(), this.#life.signal);
+        // One that could not be put to use. Whoever was told of the trouble may have given it away meanwhile.
+        if (lease?.state === 'held') lease.revoke().catch((err: unknown) => this.#onUnrevoked(err));
       }
     }
   }
@@ -187,18 +202,16 @@ export class SessionKeeper implements HoldHost {
       if (lease.signal.aborted) onEnd();
       else onAbort(lease.signal, onEnd);
     });
-    const mark = new SessionMark(this.namespace, lease.id);
+    const mark = this.markOf(lease.id);
+    lease.guardWith([mark.guard(this.owner)]);
     const bare = { lease, formerLeases: this.#formerLeases, guards: [] };
-    const own = new HeldKey(this, toBytes(mark.key), toBytes(heldBy(this.owner)), 'wait');
+    // While the lease is held here nobody else has a word to write there, so that what is found is nobody's.
+    const own = new HeldKey(this, toBytes(mark.key), toBytes(heldBy(this.owner)), 'overwrite');
     this.#mark = own;
     own.begin(bare);
     await own.settled(bare);
-    if (lease.state === 'held' && own.state.state !== 'held') {
-      const { state } = own;
-      await lease.revoke();
-      throw state.state === 'failed' ? state.error : new Error(`the key ${mark.key} of a new session is taken`);
-    }
-    if (lease.state === 'held') await this.#restore({ ...bare, guards: [mark.guard(this.owner)] });
+    if (own.state.state === 'failed') throw own.state.error;
+    if (lease.state === 'held') await this.#restore({ ...bare, guards: lease.guards });
     await over;
   }
 
@@ -228,9 +241,13 @@ export class SessionKeeper implements HoldHost {
       if (id === present.id) continue;
       this.leases.revokeId(id, undefined).then(
         () => this.#formerLeases.delete(id),
-        (error: unknown) => this.engine.runtime.log.debug({ err: error }, 'a lost lease was not revoked; it ends with its time'),
+        (error: unknown) => this.#onUnrevoked(error),
       );
     }
+  }
+
+  #onUnrevoked(err: unknown): void {
+    this.engine.runtime.log.debug({ err }, 'a lease of a session was not revoked; it ends with its time');
   }
 
   #onLeaseEnd(lease: Lease): void {
@@ -244,6 +261,7 @@ export class SessionKeeper implements HoldHost {
     const { reason } = lease.signal;
     this.#lastTrouble = reason;
     if (lease.state === 'handed-over') {
+      this.engine.parked.add(this.#parked);
       this.teller.tell({ state: 'handed-over', at: this.#wall() });
       return;
     }

@@ -1,6 +1,7 @@
 import type { RequestOptions } from '../connection/procedure.ts';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { type Comparison, key } from '../kv/comparison.ts';
+import type { KeyPrefix } from '../kv/key-range.ts';
 import { get, put } from '../kv/operation.ts';
 import type { Verbs } from '../verbs.ts';
 
@@ -13,17 +14,20 @@ import type { Verbs } from '../verbs.ts';
 export class SessionMark {
   readonly key: string;
   readonly #namespace: Verbs;
+  readonly #prefix: KeyPrefix;
   readonly #lease: bigint;
 
-  constructor(namespace: Verbs, lease: bigint) {
+  /** `prefix` is that of the namespace. */
+  constructor(namespace: Verbs, prefix: KeyPrefix, lease: bigint) {
     this.#namespace = namespace;
+    this.#prefix = prefix;
     this.#lease = lease;
     this.key = `conclave/session/${lease.toString(16)}`;
   }
 
-  /** Holds exactly while the session is this owner's. */
+  /** Holds exactly while the session is this owner's, in whatever namespace: what stands on the session may be in another one. */
   guard(owner: string): Comparison {
-    return key(this.key).value.equals(heldBy(owner));
+    return { ...key(this.#prefix.key(this.key)).value.equals(heldBy(owner)), isAbsolute: true };
   }
 
   /** The first step of a hand-over. May be repeated. */

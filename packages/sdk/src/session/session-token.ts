@@ -14,8 +14,15 @@ export interface SessionToken {
   readonly claim: string;
 }
 
+/** What a token says. */
+export interface OpenedToken {
+  readonly lease: bigint;
+  readonly keys: readonly Uint8Array[];
+  readonly claim: string;
+}
+
 /** The parts of a token that came from outside. */
-export function readToken(token: SessionToken): { readonly lease: bigint; readonly keys: readonly Uint8Array[]; readonly claim: string } {
+export function readToken(token: SessionToken): OpenedToken {
   const { lease, keys, claim } = token;
   if (typeof lease !== 'string' || !/^[0-9a-f]{1,16}$/.test(lease)) throw invalidArgument('the token has no lease');
   if (typeof claim !== 'string' || claim === '') throw invalidArgument('the token has no claim');

@@ -11,7 +11,7 @@ import { HeldKey, type HoldOptions } from './held-key.ts';
 import type { Hold } from './hold.ts';
 import { persist } from './persist.ts';
 import type { SessionKeeper } from './session-keeper.ts';
-import { expired, SessionMark } from './session-mark.ts';
+import { expired, type SessionMark } from './session-mark.ts';
 import type { SessionState } from './session-state.ts';
 import { type SessionToken, writeToken } from './session-token.ts';
 
@@ -91,7 +91,7 @@ export class Session implements AsyncDisposable {
 
   /**
    * Holds, as a condition of a transaction, exactly while the session has this lease and was not handed over: a write with it cannot come too
-   * late. It names a key of the namespace that the session was opened in; in a transaction of another namespace it never holds.
+   * late. In any namespace.
    *
    * @throws ConclaveError as {@link Session.lease}
    * @example
@@ -174,11 +174,11 @@ export class Session implements AsyncDisposable {
    * ```
    */
   async handOver(options: RequestOptions = {}): Promise<SessionToken> {
-    const { engine, namespace, owner, holds } = this.#keeper;
+    const { engine, owner, holds } = this.#keeper;
     const { lease } = this.#keeper.live();
     const limit = new TimeLimit(engine, options, lease.remaining());
     const keys = [...holds].filter((hold) => hold instanceof HeldKey).map(({ keyBytes }) => keyBytes);
-    const mark = new SessionMark(namespace, lease.id);
+    const mark = this.#keeper.markOf(lease.id);
     const claim = drawId(engine.runtime);
     this.#offer = { lease: lease.id, mark, owner, claim, nextOwner: drawId(engine.runtime) };
     // First it ends here, then the store says so: at no time do two hold it.
