@@ -77,8 +77,8 @@ async function grpc(options: GrpcTransportOptions): Promise<Transport> {
 }
 
 function runtimeOf({ runtime, log }: ConnectOptions): Runtime {
-  if (runtime === undefined) return systemRuntime(log);
-  return log === undefined ? runtime : loggingRuntime(runtime, log);
+  const chosen = runtime ?? systemRuntime();
+  return log === undefined ? chosen : loggingRuntime(chosen, log);
 }
 
 /** What the transport needs to speak TLS; undefined: it shall not. */
