@@ -89,6 +89,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
       }
       this.#stopListening = onAbort(this.#signal, () => this.cancel());
     }
+    this.#host.hedgeBudget.earn();
     if (this.#host.meter !== undefined) this.#startedAt = this.#host.meter.callStarted();
     if (this.#passage === undefined) this.#attempt(undefined);
     else this.#pass(this.#passage);
@@ -169,8 +170,8 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   }
 
   /**
-   * A read that has waited for long is also asked of another endpoint of which nothing bad is known, and later of a third one. The first answer
-   * counts. What was asked first goes on: it may merely be much.
+   * A read that has waited for long is also asked of another endpoint of which nothing bad is known, and later of a third one, while the budget
+   * lasts. The first answer counts. What was asked first goes on: it may merely be much.
    */
   onSlow(): void {
     this.#isSlow = true;
@@ -233,6 +234,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#judge(slot, end, false);
     // Whatever else became of it, the first attempt is still under way.
     if (end.code !== 0) return;
+    this.#host.hedgeBudget.refund();
     const first = { slot: this.#slot as Slot, call: this.#call as Call };
     this.#call = undefined;
     for (const older of [first, ...others]) older.slot.fail('others answer what it does not');
