@@ -38,7 +38,7 @@ export async function openClient(options: ConnectOptions): Promise<Client> {
   const discovery = source instanceof SrvDiscovery ? source : undefined;
   const choice = source instanceof SrvDiscovery ? await source.lookUntil(runtime, deadlineMs, options.signal) : source;
   const tls = tlsOf(options, source.isSecure);
-  const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
+  const transport = options.transport ?? (await grpc({ runtime, tls }));
   const ordered = options.ordered === true;
   const { middleware } = options;
   const meter = options.metrics && new Meter(options.metrics, runtime);

@@ -1,5 +1,13 @@
 import { StatusCode } from '@conclave/protocol';
-import type { CallEnd, Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import {
+  type CallEnd,
+  type Connection,
+  type ConnectionState,
+  patientTimer,
+  type Runtime,
+  type Timer,
+  type Transport,
+} from '@conclave/wire';
 import { isAnswer, isMemberAtFault } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
 import { Breaker } from './breaker.ts';
@@ -263,9 +271,8 @@ export class Slot {
 
   #setConnectTimer(): void {
     this.#clearConnectTimer();
-    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(`no connection within ${connectTimeoutMs} ms`), {
-      background: true,
-    });
+    const giveUp = (): void => this.#replace(`no connection within ${connectTimeoutMs} ms`);
+    this.#connectTimer = patientTimer(this.#runtime, connectTimeoutMs, giveUp, { background: true });
   }
 
   #clearConnectTimer(): void {
