@@ -5,6 +5,8 @@ const header = /^\s*(?:outside of any test: |\[cause\]: |Uncaught )*(?:[\w.]*(?:
 /** Ends a message. */
 const notOfIt = /^\s+at |^\s*(?:passed|found|skipped) |^\s*[{}]?\s*$|^\s*[\u276f\u2713\u00d7]|^\s*\d*\s*\|/;
 const linesMax = 3;
+/** So that one that shows all it compared leaves room for others. */
+const lineMax = 200;
 
 /**
  * What went wrong, of all that a failed program said: the messages of its errors, each once, with the name of the test that stands before it, and without
@@ -21,7 +23,7 @@ export function errorMessages(output: string, charactersMax: number): string {
     const end = lines.findIndex((next, index) => index > at && (notOfIt.test(next) || header.test(next)));
     const said = lines.slice(at, Math.min(end === -1 ? lines.length : end, at + linesMax));
     const before = lines[at - 1] ?? '';
-    messages.add([...(/\.ts: /.test(before) ? [before] : []), ...said].map((one) => one.trim()).join('\n'));
+    messages.add([...(/\.ts: /.test(before) ? [before] : []), ...said].map((one) => one.trim().slice(0, lineMax)).join('\n'));
   });
   if (messages.size === 0) return plain.slice(-charactersMax);
   return [...messages].join('\n').slice(0, charactersMax);

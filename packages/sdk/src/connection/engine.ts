@@ -6,11 +6,11 @@ import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
 import { EndpointJournal } from './endpoint-journal.ts';
 import { HedgeBudget } from './hedge-budget.ts';
+import type { KeepaliveSettings } from './liveness.ts';
 import type { Middleware } from './middleware.ts';
 import { probe } from './probe.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
-import type { KeepaliveSettings } from './slot.ts';
 import { anonymous } from './token.ts';
 import { UnaryCall } from './unary-call.ts';
 

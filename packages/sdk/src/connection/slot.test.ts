@@ -4,7 +4,7 @@ import { VirtualRuntime } from '@conclave/testing';
 import { Machine } from '@conclave/testing/simulation';
 import { type ScriptedClient, ScriptedTransport, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
-import { clampKeepalive } from './slot.ts';
+import { clampKeepalive } from './liveness.ts';
 
 const found = RangeResponse.encode({ header: { revision: 7 } });
 

@@ -5,10 +5,11 @@ import { onAbort } from './abort.ts';
 import { Backoff } from './backoff.ts';
 import { cancelled, heldBack, stale, unreachable } from './call-errors.ts';
 import { type Attempt, Hedges } from './hedges.ts';
+import type { AwaitedCall } from './liveness.ts';
 import { Passage } from './passage.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
-import type { AwaitedCall, Slot } from './slot.ts';
+import type { Slot } from './slot.ts';
 import { notIdentified, refusalsMax, type Token } from './token.ts';
 
 const retryInitialMs = 20;
