@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { errorMessages } from './error-messages.ts';
 
 const binaries = process.env['ETCD_BIN_DIR'];
 if (binaries === undefined || !['3.5', '3.4'].some((version) => existsSync(join(binaries, version, 'etcd')))) {
@@ -41,6 +42,8 @@ const parts: readonly Part[] = [
 
 /** What a part that failed said last is said again at the end: much may have followed it. */
 const lastLines = 40;
+/** Then, as the very end, what its errors say: of a long log often no more is shown. */
+const charactersAtEnd = 600;
 
 interface Ended {
   readonly name: string;
@@ -75,7 +78,8 @@ for (const part of parts) {
 const failed = ended.filter(({ isPassed }) => !isPassed);
 for (const { name, last } of failed)
   console.log(`\n=== failed: ${name}, which ended so:\n${last.split('\n').slice(-lastLines).join('\n')}`);
-console.log('');
-for (const { name, isPassed, seconds } of ended)
-  console.log(`${isPassed ? 'passed' : 'FAILED'}  ${seconds.toFixed(0).padStart(5)} s  ${name}`);
+const passed = ended.filter(({ isPassed }) => isPassed);
+console.log(`\npassed: ${passed.map(({ name, seconds }) => `${name} ${seconds.toFixed(0)} s`).join(', ')}`);
+for (const { name, seconds, last } of failed)
+  console.log(`FAILED: ${name} ${seconds.toFixed(0)} s\n${errorMessages(last, Math.floor(charactersAtEnd / failed.length))}`);
 process.exit(failed.length > 0 ? 1 : 0);

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
@@ -15,19 +16,25 @@ export interface Example {
   readonly promises: readonly RegExp[];
 }
 
-/** Below the checkout, so that the packages are found as in a program of its own. */
-export const projectDir: string = join('.cache', 'examples');
+/** Where examples are written, and what they are told. */
+export interface ProjectOptions {
+  /** Below the checkout, so that the packages are found as in a program of its own. */
+  readonly dir: string;
+  readonly givenNames: ReadonlySet<string>;
+  /** Of a server, in the place of the one of the text. */
+  readonly address: string;
+}
 
 /** Where names come from that an example does not import; the first that has one. */
 const doors = ['sdk', 'recipes', 'testing', 'server'].flatMap(doorsOf);
 
 /** Writes all examples, and the project that compiles them. */
 export function writeProject(
-  symbols: readonly PublicSymbol[],
-  { givenNames, address }: { readonly givenNames: ReadonlySet<string>; readonly address: string },
+  symbols: readonly Pick<PublicSymbol, 'name' | 'place' | 'examples'>[],
+  { dir, givenNames, address }: ProjectOptions,
 ): readonly Example[] {
-  rmSync(projectDir, { recursive: true, force: true });
-  mkdirSync(projectDir, { recursive: true });
+  rmSync(dir, { recursive: true, force: true });
+  mkdirSync(dir, { recursive: true });
   const exported = new Map(doors.flatMap((door) => exportedNames(door).map((name) => [name, door.specifier] as const)).reverse());
   // The example of an interface is that of its class, too.
   const written = new Set<string>();
@@ -37,7 +44,7 @@ export function writeProject(
       written.add(code);
       const title = at === 0 ? name : `${name}-${at + 1}`;
       // Some names differ in their case only.
-      const file = join(projectDir, `${written.size}-${title.replaceAll('/', '.')}.ts`);
+      const file = join(dir, `${written.size}-${title.replaceAll('/', '.')}.ts`);
       const { imports, body, free } = partsOf(code);
       const givens = free.filter((one) => givenNames.has(one));
       const imported = free
@@ -50,7 +57,7 @@ export function writeProject(
         ...imports,
         `/** ${name}, ${place} */`,
         `export async function example(${parameter}) {`,
-        body.replaceAll('127.0.0.1:2379', address).replaceAll("'backup.", `'${projectDir}/backup.`),
+        body.replaceAll('127.0.0.1:2379', address).replaceAll("'backup.", `'${dir}/backup.`),
         '}',
       ];
       writeFileSync(file, `${lines.join('\n')}\n`);
@@ -74,8 +81,16 @@ export function writeProject(
     // Some of what the packages import has its types declared beside them.
     include: ['*.ts', '../../packages/server/src/**/*.d.ts'],
   };
-  writeFileSync(join(projectDir, 'tsconfig.json'), JSON.stringify(config, undefined, 2));
+  writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify(config, undefined, 2));
   return examples;
+}
+
+/** What the compiler says against the examples there, with the places where they stand. Empty: nothing. */
+export function compilerErrors(dir: string, examples: readonly Example[]): string {
+  const tsc = join('node_modules', '@typescript', 'native', 'bin', 'tsc');
+  const { stdout, stderr } = spawnSync(process.execPath, [tsc, '-p', dir], { encoding: 'utf8' });
+  const places = new Map(examples.map(({ file, place }) => [file, place]));
+  return `${stdout.replaceAll(/^\.cache[^(]+/gm, (file) => `${places.get(file) ?? ''} ${file}`)}${stderr}`;
 }
 
 /** A comment says what is printed, maybe with a colon and more behind it; `…` stands for anything. */

@@ -10,6 +10,7 @@ import {
   type Delivery,
   del,
   key,
+  type Metrics,
   type Namespace,
   type Operation,
   prefix,
@@ -21,6 +22,18 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 const targets = testTargets();
 
+const ignore = (): void => {};
+const unmeasured: Omit<Metrics, 'watchEvents'> = {
+  callEnded: ignore,
+  callRepeated: ignore,
+  watchesResumed: ignore,
+  viewResynced: ignore,
+  leaseRenewed: ignore,
+  leaseLost: ignore,
+  endpointChanged: ignore,
+  observe: () => ignore,
+};
+
 const shown = (delivery: Delivery): string =>
   delivery.type === 'resync'
     ? `${delivery.reason}: ${delivery.kvs.map((kv) => `${kv.key}=${kv.value}`).join(' ')}`
@@ -31,11 +44,16 @@ describe.each(targets)('against $title', ({ start, skip }) => {
   let root: Client;
   let client: Namespace;
   let space = 0;
+  /** How many the client was told. */
+  let events = 0;
 
   beforeAll(async () => {
     if (skip !== undefined) return;
     server = await start();
-    root = await connect({ endpoints: server.address });
+    const watchEvents = (count: number): void => {
+      events += count;
+    };
+    root = await connect({ endpoints: server.address, metrics: { ...unmeasured, watchEvents } });
   });
   afterAll(async () => {
     await root?.close();
@@ -106,14 +124,15 @@ describe.each(targets)('against $title', ({ start, skip }) => {
         .then(...Array.from({ length: 5 }, (_, nth) => put(`in/t${nth}`, '')))
         .commit();
       let isOpen = false;
+      const before = events;
       const second = running({ eventsMax: 3 }, async () => {
         await eventually('all wait', () => isOpen);
         return undefined;
       });
       await eventually('it has begun', () => second.given.length === 1);
-      // A fresh watch brings history in batches; all of it is there by then.
       await client.put('in/last', '');
-      await new Promise((resolve) => setTimeout(resolve, 200));
+      // A fresh watch brings history in batches.
+      await eventually('all of it is there', () => events === before + 13);
       isOpen = true;
       await eventually('it is at its end', () => second.given.at(-1)?.endsWith('put in/last') === true);
       await second.stop();

@@ -42,7 +42,8 @@ export interface ConnectOptions {
   readonly runtime?: Runtime | undefined;
   /**
    * Where to tell what an operator wants to know: endpoints lost and back, tokens, watches that lost their stream, leases at risk. A logger of
-   * pino fits as it is. Never told: values, passwords, tokens. Default: the log of `runtime`.
+   * pino fits as it is. Never told: values, passwords, tokens. What it throws does not touch what is logged: it is thrown by itself, the first time, as an
+   * uncaught exception. Default: the log of `runtime`.
    */
   readonly log?: Logger | undefined;
   /** What every call and every stream passes through, the first one first. Default: nothing. */

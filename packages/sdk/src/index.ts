@@ -78,6 +78,7 @@ export type { Session } from './session/session.ts';
 export type { HoldState, SessionState } from './session/session-state.ts';
 export type { SessionToken } from './session/session-token.ts';
 export { bytes, type Codec, type JsonValue, json, type MessageType, message, text } from './space/codec.ts';
+export type { EntryWatch } from './space/entry-watch.ts';
 export type {
   Entry,
   EntryEmission,

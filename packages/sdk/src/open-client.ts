@@ -7,9 +7,9 @@ import { describeEndpoints } from './connection/balancer.ts';
 import { type Endpoints, parseEndpoints } from './connection/endpoint.ts';
 import { EndpointSync } from './connection/endpoint-sync.ts';
 import { Engine } from './connection/engine.ts';
+import { clampKeepalive } from './connection/liveness.ts';
 import { loggingRuntime } from './connection/logging-runtime.ts';
 import { assertObservers } from './connection/observers.ts';
-import { clampKeepalive } from './connection/slot.ts';
 import { SrvDiscovery } from './connection/srv-discovery.ts';
 import { notIdentified } from './connection/token.ts';
 import { ConclaveError, invalidArgument } from './errors/conclave-error.ts';
@@ -38,7 +38,7 @@ export async function openClient(options: ConnectOptions): Promise<Client> {
   const discovery = source instanceof SrvDiscovery ? source : undefined;
   const choice = source instanceof SrvDiscovery ? await source.lookUntil(runtime, deadlineMs, options.signal) : source;
   const tls = tlsOf(options, source.isSecure);
-  const transport = options.transport ?? (await grpc({ runtime, keepaliveTimeMs: keepalive.keepaliveMs, tls }));
+  const transport = options.transport ?? (await grpc({ runtime, tls }));
   const ordered = options.ordered === true;
   const { middleware } = options;
   const meter = options.metrics && new Meter(options.metrics, runtime);
@@ -77,8 +77,8 @@ async function grpc(options: GrpcTransportOptions): Promise<Transport> {
 }
 
 function runtimeOf({ runtime, log }: ConnectOptions): Runtime {
-  if (runtime === undefined) return systemRuntime(log);
-  return log === undefined ? runtime : loggingRuntime(runtime, log);
+  const chosen = runtime ?? systemRuntime();
+  return log === undefined ? chosen : loggingRuntime(chosen, log);
 }
 
 /** What the transport needs to speak TLS; undefined: it shall not. */

@@ -74,7 +74,11 @@ export const drainMs = 5_000;
 /** Why these settings cannot be, in etcd's words; undefined when they can. */
 export function settingsProblem(settings: MemberSettings): string | undefined {
   const { heartbeatMs, electionMs, maxRequestBytes, autoCompactionMode } = settings;
-  // From a configuration it may be anything.
+  // From a configuration it may be anything. What is no number is neither above nor below any bound.
+  for (const name of Object.keys(defaultSettings) as (keyof MemberSettings)[]) {
+    const [value, expected] = [settings[name], typeof defaultSettings[name]];
+    if (typeof value !== expected || Number.isNaN(value)) return `${name} must be a ${expected}, not ${value}`;
+  }
   if (!['periodic', 'revision'].includes(autoCompactionMode)) return `unknown auto-compaction-mode "${autoCompactionMode}"`;
   if (heartbeatMs <= 0) return `--heartbeat-interval must be >0 (set to ${heartbeatMs}ms)`;
   if (electionMs <= 0) return `--election-timeout must be >0 (set to ${electionMs}ms)`;

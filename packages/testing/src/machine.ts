@@ -115,6 +115,7 @@ export class Machine {
 
   /** Steps the wall clock alone, forward or back, as an operator or a time daemon does. */
   stepWall(ms: number): void {
+    if (!Number.isFinite(ms)) throw new TypeError(`a clock is stepped by a number of milliseconds, not ${ms}`);
     this.#wallSteps += ms;
   }
 

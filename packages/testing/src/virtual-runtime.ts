@@ -142,6 +142,7 @@ export class VirtualRuntime implements Runtime {
 
   /** Steps the wall clock alone, forward or back, as an operator or a time daemon does. */
   stepWall(ms: number): void {
+    if (!Number.isFinite(ms)) throw new TypeError(`a clock is stepped by a number of milliseconds, not ${ms}`);
     this.#wallSteps += ms;
   }
 

@@ -76,7 +76,7 @@ export interface Connection {
   unary(path: string, request: Uint8Array, options: CallOptions, done: (end: CallEnd, response: Uint8Array | undefined) => void): Call;
   /** Opens a stream of any kind (client, server or both sides streaming). */
   stream(path: string, options: CallOptions, receiver: StreamReceiver): ClientStream;
-  /** A round trip to the peer. `done(true)` iff it answered within `timeoutMs`. */
+  /** A round trip to the peer. `done(true)` iff it answered within `timeoutMs`, or before a loop that was blocked came to look. */
   ping(timeoutMs: number, done: (alive: boolean) => void): void;
   /** Ends every call with UNAVAILABLE and the state with `closed`. Idempotent. */
   close(): void;

@@ -1,8 +1,10 @@
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer as createHttp2Server, type Http2Server, type Http2Session, type ServerHttp2Stream } from 'node:http2';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { CallEnd, Connection } from './call.ts';
 import { grpcTransport } from './grpc-client.ts';
@@ -68,6 +70,29 @@ test.each([
   connection.connect();
   await failed;
   expect(connection.failure).toBe(why);
+});
+
+test('a ping that was answered while the loop was blocked is alive', async () => {
+  // A thread of its own, so that it goes on; an answer takes it 50 ms, and the third time it gives none.
+  const worker = new Worker(
+    `const server = require('node:http2').createServer();
+     const headers = { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': '0' };
+     let asked = 0;
+     server.on('stream', (stream) => ++asked < 3 && setTimeout(() => stream.respond(headers, { endStream: true }), 50));
+     server.listen(0, '127.0.0.1', () => require('node:worker_threads').parentPort.postMessage(server.address().port));`,
+    { eval: true },
+  );
+  cleanups.push(() => void worker.terminate());
+  const [port] = await once(worker, 'message');
+  const connection = connectTo(`127.0.0.1:${port}`);
+  const ping = (timeoutMs: number): Promise<boolean> => new Promise((resolve) => connection.ping(timeoutMs, resolve));
+  expect(await ping(2_000)).toBe(true);
+  const started = performance.now();
+  const blocked = ping(100);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  while (performance.now() - started < 400);
+  expect(await blocked).toBe(true);
+  expect(await ping(50)).toBe(false);
 });
 
 describe('notProcessed', () => {

@@ -10,21 +10,18 @@ import {
 } from '@grpc/grpc-js';
 import type { Call, CallEnd, CallOptions, ClientStream, Connection, ConnectionState, Metadata, StreamReceiver, Transport } from './call.ts';
 import { TlsCredentials, type TlsOptions } from './grpc-tls.ts';
+import { patientTimer } from './patient-timer.ts';
 import type { Runtime, Timer } from './runtime.ts';
 
 /**
  * The calling end of gRPC on grpc-js, stripped to what {@link Connection} promises: one connection to one address. Balancing, retries, service
- * config, proxies and reconnecting are switched off; they belong to the engine above.
+ * config, proxies, reconnecting and keepalive are switched off; they belong to the engine above.
  *
  * Calls go to the channel directly, below grpc-js's `Client`: its per-call emitters, Node streams and stack traces cost more than the call itself,
  * and only here is it the reader who asks for every single message, which makes `pause` exact.
  */
 export interface GrpcTransportOptions {
   readonly runtime: Runtime;
-  /** Milliseconds between keepalive pings while calls are open. Default and least 10,000: servers answer pings under 5 s apart with GOAWAY. */
-  readonly keepaliveTimeMs?: number;
-  /** Milliseconds to wait for a ping's answer before the connection counts as broken. Default 5,000. */
-  readonly keepaliveTimeoutMs?: number;
   /** Milliseconds an attempt to connect may take, name resolution and HTTP/2 handshake included. Default 10,000. */
   readonly connectTimeoutMs?: number;
   /** Largest message taken or sent, in bytes. Default 2^31-1, the most that grpc-js can frame. */
@@ -61,7 +58,6 @@ interface Settings {
   readonly channel: ChannelOptions;
 }
 
-const minKeepaliveTimeMs = 10_000;
 const maxInt32 = 2 ** 31 - 1;
 
 function channelOptions(options: GrpcTransportOptions): ChannelOptions {
@@ -75,9 +71,6 @@ function channelOptions(options: GrpcTransportOptions): ChannelOptions {
     'grpc.use_local_subchannel_pool': 1,
     'grpc.enable_channelz': 0,
     'grpc.client_idle_timeout_ms': maxInt32,
-    'grpc.keepalive_time_ms': Math.max(minKeepaliveTimeMs, options.keepaliveTimeMs ?? minKeepaliveTimeMs),
-    'grpc.keepalive_timeout_ms': options.keepaliveTimeoutMs ?? 5_000,
-    'grpc.keepalive_permit_without_calls': 0,
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
   };
@@ -150,9 +143,14 @@ class GrpcConnection implements Connection {
   }
 
   ping(timeoutMs: number, done: (alive: boolean) => void): void {
-    const deadline = this.#settings.runtime.monotonic() + timeoutMs;
-    const call = new UnaryCall(this.#settings.runtime, this.#calls, () => done(call.answered));
-    this.#begin(call, healthCheck, { deadline });
+    const { runtime } = this.#settings;
+    const call = new UnaryCall(runtime, this.#calls, () => {
+      timer.cancel();
+      done(call.answered);
+    });
+    // Not a deadline of the call: grpc-js would end it as soon as a loop that was blocked goes on, before it reads what has come meanwhile.
+    const timer = patientTimer(runtime, timeoutMs, () => call.end(DEADLINE_EXCEEDED, 'no answer in time'), { background: true });
+    this.#begin(call, healthCheck, {});
     call.send(nothing);
   }
 
@@ -193,7 +191,7 @@ class GrpcConnection implements Connection {
     this.#watch(channel);
     const { runtime, connectTimeoutMs } = this.#settings;
     const giveUp = (): void => this.#fail(channel, `no connection within ${connectTimeoutMs} ms`);
-    this.#connectTimer = runtime.timer(connectTimeoutMs, giveUp, { background: true });
+    this.#connectTimer = patientTimer(runtime, connectTimeoutMs, giveUp, { background: true });
     channel.getConnectivityState(true);
     this.#setState('connecting');
     return channel;

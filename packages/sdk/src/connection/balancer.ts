@@ -1,7 +1,8 @@
 import type { ConnectionState, Runtime, Transport } from '@conclave/wire';
 import type { EndpointJournal } from './endpoint-journal.ts';
+import type { KeepaliveSettings } from './liveness.ts';
 import { type Preferences, turnOf } from './preference.ts';
-import { type KeepaliveSettings, Slot, type SlotListener } from './slot.ts';
+import { Slot, type SlotListener } from './slot.ts';
 
 /** Which endpoints to use. */
 export interface Choice {

@@ -105,6 +105,30 @@ describe('a read that waits for long', () => {
     expect(script.calls.map(({ isCancelled }) => isCancelled)).toEqual([true, true]);
   });
 
+  test('is not asked twice with all others when all members are slow: a tenth of the calls is, once twenty were', async () => {
+    const { runtime, script, client, ill } = await servers('a:1,b:2');
+    const late = (call: ScriptedCall): void => void runtime.timer(3_000, () => call.reply(found));
+    for (const address of ['a:1', 'b:2']) ill.set(address, late);
+    const sent = async (reads: number): Promise<number> => {
+      const before = script.calls.length;
+      await runtime.run(Promise.all(Array.from({ length: reads }, () => client.get('k'))));
+      return script.calls.length - before;
+    };
+    expect(await sent(100)).toBe(100 + 20);
+    expect(await sent(100)).toBe(100 + 10);
+    expect(await sent(50)).toBe(50 + 5);
+  });
+
+  test('is asked of another as often as that helps', async () => {
+    const { runtime, client, ill, asked } = await servers('a:1,b:2');
+    ill.set('a:1', silent);
+    const started = runtime.monotonic();
+    await runtime.run(Promise.all(Array.from({ length: 100 }, () => client.get('k'))));
+    expect([asked('a:1'), asked('b:2')]).toEqual([50, 100]);
+    // Those that wait at once are as many as the budget holds, each half a second.
+    expect(runtime.monotonic() - started).toBeLessThanOrEqual(2_000);
+  });
+
   test('is never a write', async () => {
     const { runtime, script, client, ill } = await servers('a:1,b:2');
     for (const address of ['a:1', 'b:2']) ill.set(address, silent);

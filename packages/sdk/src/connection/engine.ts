@@ -5,11 +5,12 @@ import { Authenticator, authenticateProcedure, type Credentials, callersTokens, 
 import { Balancer, type Choice } from './balancer.ts';
 import { type ClientStatus, statusOf } from './client-status.ts';
 import { EndpointJournal } from './endpoint-journal.ts';
+import { HedgeBudget } from './hedge-budget.ts';
+import type { KeepaliveSettings } from './liveness.ts';
 import type { Middleware } from './middleware.ts';
 import { probe } from './probe.ts';
 import type { CallHost, Closable, Procedure, RequestOptions } from './procedure.ts';
 import { ReadOrder } from './read-order.ts';
-import type { KeepaliveSettings } from './slot.ts';
 import { anonymous } from './token.ts';
 import { UnaryCall } from './unary-call.ts';
 
@@ -38,6 +39,7 @@ export class Engine implements CallHost {
   readonly parked: Set<Closable> = new Set();
   readonly order: ReadOrder | undefined;
   readonly middleware: readonly Middleware[] | undefined;
+  readonly hedgeBudget: HedgeBudget = new HedgeBudget();
   readonly meter: Meter | undefined;
   readonly #options: EngineOptions;
   readonly #members = new Map<string, Engine>();

@@ -17,12 +17,13 @@ export class Hedges {
   #attempts: readonly Attempt[] = [];
   #nextAt = Number.NEGATIVE_INFINITY;
 
-  /** Where to ask next; undefined: nowhere, or not yet. */
-  next({ balancer, runtime }: CallHost, first: Slot): Slot | undefined {
+  /** Where to ask next, which is then paid for; undefined: nowhere, or not yet. */
+  next({ balancer, runtime, hedgeBudget }: CallHost, first: Slot): Slot | undefined {
     const now = runtime.monotonic();
     if (this.#attempts.length >= attemptsMax || now < this.#nextAt) return undefined;
     const slot = balancer.better([first, ...this.#attempts.map((attempt) => attempt.slot)]);
-    if (slot !== undefined) this.#nextAt = now + pauseMs;
+    if (slot === undefined || !hedgeBudget.spend()) return undefined;
+    this.#nextAt = now + pauseMs;
     return slot;
   }
 

@@ -2,6 +2,7 @@ import type { MessageCodec, Runtime } from '@conclave/wire';
 import type { ConclaveError, Outcome } from '../errors/conclave-error.ts';
 import type { Meter } from '../metrics/meter.ts';
 import type { Balancer } from './balancer.ts';
+import type { HedgeBudget } from './hedge-budget.ts';
 import type { Middleware } from './middleware.ts';
 import type { ReadOrder } from './read-order.ts';
 import type { TokenSource } from './token.ts';
@@ -53,6 +54,8 @@ export interface CallHost {
   readonly order: ReadOrder | undefined;
   /** Every call passes through it. Undefined: there is none. */
   readonly middleware: readonly Middleware[] | undefined;
+  /** For reads that are slow. */
+  readonly hedgeBudget: HedgeBudget;
   /** Undefined: nothing is measured. */
   readonly meter: Meter | undefined;
   /** The instant at which a call made now, with this time limit, ends. */

@@ -1,7 +1,10 @@
 import { RangeResponse } from '@conclave/protocol';
-import { type ScriptedClient, scriptedClient } from '@conclave/testkit';
+import { connect, preload } from '@conclave/sdk';
+import { VirtualRuntime } from '@conclave/testing';
+import { Machine } from '@conclave/testing/simulation';
+import { type ScriptedClient, ScriptedTransport, scriptedClient } from '@conclave/testkit';
 import { describe, expect, test } from 'vitest';
-import { clampKeepalive } from './slot.ts';
+import { clampKeepalive } from './liveness.ts';
 
 const found = RangeResponse.encode({ header: { revision: 7 } });
 
@@ -43,6 +46,24 @@ describe('a lost connection', () => {
     expect(script.connections.length).toBeGreaterThanOrEqual(3);
     expect(script.to('a:1')).toHaveLength(1);
   });
+});
+
+test('an attempt to connect is not given up for a time in which the process stood still', async () => {
+  await preload();
+  const time = new VirtualRuntime();
+  const machine = new Machine(time, { name: 'app' });
+  const script = new ScriptedTransport(time);
+  script.reach = () => 'silent';
+  const client = await connect({ endpoints: 'a:1', runtime: machine.boot(), transport: script.transport, lazy: true });
+  await time.advance(2_500);
+  machine.pause();
+  await time.advance(10_000);
+  machine.resume();
+  await time.advance(2_000);
+  expect(script.connections).toHaveLength(1);
+  await time.advance(1_000);
+  expect(script.connections).toHaveLength(2);
+  await client.close();
 });
 
 describe('calls over several endpoints', () => {

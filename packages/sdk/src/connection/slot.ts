@@ -1,31 +1,22 @@
 import { StatusCode } from '@conclave/protocol';
-import type { CallEnd, Connection, ConnectionState, Runtime, Timer, Transport } from '@conclave/wire';
+import {
+  type CallEnd,
+  type Connection,
+  type ConnectionState,
+  patientTimer,
+  type Runtime,
+  type Timer,
+  type Transport,
+} from '@conclave/wire';
 import { isAnswer, isMemberAtFault } from '../errors/from-call-end.ts';
 import { Backoff } from './backoff.ts';
 import { Breaker } from './breaker.ts';
+import { type AwaitedCall, type KeepaliveSettings, Liveness, type Peer } from './liveness.ts';
 
-/** How long an awaited answer may be silent before the peer is asked whether it lives. */
-const awaitedSilenceMs = 500;
-/** A call that was there for so many looks has waited between half a second and one. */
-const slowTicks = 2;
-/** Between two pings without word from the server in between: servers count closer ones as abuse from 5 s down and hang up. */
-const pingFloorMs = 6_000;
 const reconnectInitialMs = 50;
 const reconnectMaxMs = 1_000;
 /** A fresh attempt beats the growing pauses of the kernel's own. */
 const connectTimeoutMs = 5_000;
-
-export interface KeepaliveSettings {
-  /** Silence after which a connection with only streams on it is asked for a sign of life. */
-  readonly keepaliveMs: number;
-  /** How long the sign may take. */
-  readonly keepaliveTimeoutMs: number;
-}
-
-/** Raises what servers would punish and what would be no use. */
-export function clampKeepalive(keepaliveMs = 10_000, keepaliveTimeoutMs = 2_000): KeepaliveSettings {
-  return { keepaliveMs: Math.max(pingFloorMs, keepaliveMs), keepaliveTimeoutMs: Math.max(100, keepaliveTimeoutMs) };
-}
 
 export interface SlotListener {
   /** What becomes of the connection, for the record. */
@@ -35,12 +26,6 @@ export interface SlotListener {
   onSuspicion(): void;
   /** Ask the endpoint something that only a sound one can answer. */
   onProbe(slot: Slot, done: (isWell: boolean) => void): void;
-}
-
-/** A call whose answer is awaited. */
-export interface AwaitedCall {
-  /** It has waited for long, half a second or more. Told again and again. */
-  onSlow(): void;
 }
 
 /** A stream that can go on elsewhere. */
@@ -53,19 +38,15 @@ export interface MovableStream {
  * One endpoint and the connection to it: reconnects with backoff, and replaces a connection whose peer no longer answers, which a TCP
  * connection alone would notice only after many minutes.
  */
-export class Slot {
+export class Slot implements Peer {
   readonly address: string;
   readonly #transport: Transport;
   readonly #runtime: Runtime;
-  readonly #settings: KeepaliveSettings;
   readonly #listener: SlotListener;
   readonly #backoff: Backoff;
   readonly #breaker: Breaker;
-  /** And at which tick each began. */
-  readonly #calls = new Map<AwaitedCall, number>();
+  readonly #liveness: Liveness;
   readonly #streams = new Set<MovableStream>();
-  /** How many ticks there were. */
-  #ticks = 0;
   #connection: Connection;
   #unsubscribe: () => void = () => {};
   #isClosed = false;
@@ -80,26 +61,15 @@ export class Slot {
   #isRetryInBackground = true;
   #connectTimer: Timer | undefined;
 
-  // Liveness. `inFlight` counts calls and streams, `awaiting` only those that owe an answer.
-  #inFlight = 0;
-  #awaiting = 0;
-  #heard = false;
-  #silentMs = 0;
-  #tickTimer: Timer | undefined;
-  #tickMs = 0;
-  #isPinging = false;
-  #lastPingAt = Number.NEGATIVE_INFINITY;
-  #heardSincePing = true;
-
   constructor(address: string, transport: Transport, runtime: Runtime, settings: KeepaliveSettings, listener: SlotListener) {
     this.address = address;
     this.#transport = transport;
     this.#runtime = runtime;
-    this.#settings = settings;
     this.#listener = listener;
     this.#backoff = new Backoff(runtime, reconnectInitialMs, reconnectMaxMs);
     const onProbe = (done: (isWell: boolean) => void): void => listener.onProbe(this, done);
     this.#breaker = new Breaker(runtime, onProbe, () => this.#onBreaker());
+    this.#liveness = new Liveness(this, runtime, settings);
     this.#connection = this.#open();
   }
 
@@ -127,7 +97,7 @@ export class Slot {
 
   /** Whether the peer owes a sign of life, or keeps failing. What can go elsewhere should. */
   get isSuspect(): boolean {
-    return this.#isPinging || this.#breaker.reason !== undefined;
+    return this.#liveness.isInDoubt || this.#breaker.reason !== undefined;
   }
 
   /** Connects unless it is connected, connecting, or pausing after a failure. A pause counts from now on as work that keeps the process up. */
@@ -143,27 +113,13 @@ export class Slot {
 
   /** A call or stream starts here; `call` is told if it waits for long. */
   begin(isAwaited: boolean, call?: AwaitedCall): void {
-    if (call !== undefined) this.#calls.set(call, this.#ticks);
-    if (this.#inFlight++ === 0) this.#heard = true;
-    if (!isAwaited) {
-      if (this.#tickTimer === undefined) this.#setTick();
-      return;
-    }
-    this.#awaiting++;
-    // The timer outlives the call, so that it is not set anew for each of many.
-    if (this.#tickTimer === undefined || this.#tickMs > awaitedSilenceMs) {
-      this.#heard = true;
-      this.#setTick();
-    }
+    this.#liveness.begin(isAwaited, call);
   }
 
   /** It ended. Calls for each `begin` once, on the slot as it is then: a replaced connection ends its calls first. */
   end(wasAwaited: boolean, heard: boolean, call?: AwaitedCall): void {
-    if (call !== undefined) this.#calls.delete(call);
-    this.#inFlight--;
-    if (wasAwaited) this.#awaiting--;
-    if (heard) this.#heard = true;
-    if (this.#isRetired && this.#inFlight === 0) this.close();
+    this.#liveness.end(wasAwaited, heard, call);
+    if (this.#isRetired && this.#liveness.isIdle) this.close();
   }
 
   /** A stream is open here that can go on elsewhere. */
@@ -190,18 +146,30 @@ export class Slot {
 
   /** The peer spoke. */
   hear(): void {
-    this.#heard = true;
+    this.#liveness.hear();
   }
 
   /** Something that should have come has not: ask the peer for a sign of life as soon as the server tolerates it. */
   suspect(): void {
-    this.#ping();
+    this.#liveness.ask();
+  }
+
+  /** The question whether the peer lives was asked, or taken back. */
+  onDoubt(): void {
+    this.#listener.onSuspicion();
+  }
+
+  /** It was answered, or not in time. */
+  onAnswer(isAlive: boolean): void {
+    if (this.#isRetired && !isAlive) this.close();
+    else if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
+    else this.#replace('no answer to a ping');
   }
 
   /** Nothing new starts here. Closes with the last call or stream, or with the connection. */
   retire(): void {
     this.#isRetired = true;
-    if (this.#inFlight === 0 || this.state !== 'ready') this.close();
+    if (this.#liveness.isIdle || this.state !== 'ready') this.close();
   }
 
   close(): void {
@@ -209,7 +177,8 @@ export class Slot {
     this.#isClosed = true;
     this.#unsubscribe();
     this.#breaker.reset();
-    for (const timer of [this.#retryTimer, this.#connectTimer, this.#tickTimer]) timer?.cancel();
+    this.#liveness.close();
+    for (const timer of [this.#retryTimer, this.#connectTimer]) timer?.cancel();
     this.#connection.close();
   }
 
@@ -227,7 +196,7 @@ export class Slot {
     else this.#clearConnectTimer();
     if (state === 'ready') {
       this.#backoff.reset();
-      this.#silentMs = 0;
+      this.#liveness.renew();
       this.#failure = undefined;
       this.#isUnreachable = false;
       this.#isAttempt = false;
@@ -263,9 +232,8 @@ export class Slot {
 
   #setConnectTimer(): void {
     this.#clearConnectTimer();
-    this.#connectTimer = this.#runtime.timer(connectTimeoutMs, () => this.#replace(`no connection within ${connectTimeoutMs} ms`), {
-      background: true,
-    });
+    const giveUp = (): void => this.#replace(`no connection within ${connectTimeoutMs} ms`);
+    this.#connectTimer = patientTimer(this.#runtime, connectTimeoutMs, giveUp, { background: true });
   }
 
   #clearConnectTimer(): void {
@@ -273,60 +241,9 @@ export class Slot {
     this.#connectTimer = undefined;
   }
 
-  /** Sets when to look again: soon while answers are awaited, seldom while there are only streams. */
-  #setTick(): void {
-    this.#tickTimer?.cancel();
-    this.#tickMs = this.#awaiting > 0 ? awaitedSilenceMs : this.#settings.keepaliveMs / 2;
-    this.#tickTimer = this.#runtime.timer(this.#tickMs, () => this.#tick(), { background: true });
-  }
-
-  #tick(): void {
-    this.#tickTimer = undefined;
-    // With nothing under way silence says nothing, and pings would be counted against us.
-    if (this.#inFlight === 0) return;
-    this.#ticks++;
-    // In the order in which they began.
-    for (const [call, beganAt] of this.#calls) {
-      if (this.#ticks - beganAt < slowTicks) break;
-      call.onSlow();
-    }
-    const elapsedMs = this.#tickMs;
-    this.#setTick();
-    if (this.#heard) {
-      this.#heard = false;
-      this.#heardSincePing = true;
-      this.#silentMs = 0;
-      return;
-    }
-    this.#silentMs += elapsedMs;
-    if (this.#silentMs >= (this.#awaiting > 0 ? awaitedSilenceMs : this.#settings.keepaliveMs)) this.#ping();
-  }
-
   #onBreaker(): void {
     this.#listener.onState();
     if (this.#breaker.reason !== undefined) for (const stream of [...this.#streams]) stream.onShunned();
-  }
-
-  #ping(): void {
-    if (this.#isPinging || this.#isClosed || this.state !== 'ready') return;
-    const now = this.#runtime.monotonic();
-    if (!this.#heardSincePing && now - this.#lastPingAt < pingFloorMs) return;
-    this.#isPinging = true;
-    this.#lastPingAt = now;
-    this.#heardSincePing = false;
-    const asked = this.#connection;
-    this.#listener.onSuspicion();
-    asked.ping(this.#settings.keepaliveTimeoutMs, (isAlive) => this.#onPong(asked, isAlive));
-  }
-
-  #onPong(asked: Connection, isAlive: boolean): void {
-    // A connection that was replaced meanwhile has no say any more.
-    if (asked !== this.#connection || this.#isClosed) return;
-    this.#isPinging = false;
-    if (isAlive) this.#silentMs = 0;
-    if (this.#isRetired && !isAlive) this.close();
-    else if (isAlive || this.state !== 'ready') this.#listener.onSuspicion();
-    else this.#replace('no answer to a ping');
   }
 
   #replace(why: string): void {
@@ -338,7 +255,7 @@ export class Slot {
     this.#listener.onChange(this.address, 'failed', why);
     this.#unsubscribe();
     this.#clearConnectTimer();
-    this.#isPinging = false;
+    this.#liveness.forget();
     this.#connection = this.#open();
     // The listener must know before the old calls end, or it would send their repeats to where they came from.
     this.#listener.onState();

@@ -1,18 +1,17 @@
-import type { Call, CallEnd, CallOptions, Timer } from '@conclave/wire';
+import type { Call, CallEnd, CallOptions } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { fromCallEnd, isAnswer, isTransient, outcomeOf, refusesToken } from '../errors/from-call-end.ts';
 import { onAbort } from './abort.ts';
-import { Backoff } from './backoff.ts';
 import { cancelled, heldBack, stale, unreachable } from './call-errors.ts';
+import { CallWait } from './call-wait.ts';
 import { type Attempt, Hedges } from './hedges.ts';
+import type { AwaitedCall } from './liveness.ts';
 import { Passage } from './passage.ts';
 import type { CallHost, Procedure, RequestOptions } from './procedure.ts';
 import type { ReadOrder } from './read-order.ts';
-import type { AwaitedCall, Slot } from './slot.ts';
+import type { Slot } from './slot.ts';
 import { notIdentified, refusalsMax, type Token } from './token.ts';
 
-const retryInitialMs = 20;
-const retryMaxMs = 1_000;
 const DEADLINE_EXCEEDED = 4;
 
 /**
@@ -47,8 +46,8 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   #isSlow = false;
   /** The last failure, for when there is no next attempt. */
   #failure: CallEnd | undefined;
-  #backoff: Backoff | undefined;
-  #timer: Timer | undefined;
+  /** Made when it first has to wait. */
+  #itsWait: CallWait | undefined;
   #stopListening: (() => void) | undefined;
   readonly #passage: Passage | undefined;
   /** When it began, if that is measured; NaN: it has not. */
@@ -89,6 +88,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
       }
       this.#stopListening = onAbort(this.#signal, () => this.cancel());
     }
+    this.#host.hedgeBudget.earn();
     if (this.#host.meter !== undefined) this.#startedAt = this.#host.meter.callStarted();
     if (this.#passage === undefined) this.#attempt(undefined);
     else this.#pass(this.#passage);
@@ -104,7 +104,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
       },
       onRefused: (error) => this.#fail(error),
     });
-    if (!hasPassed && !this.#isSettled) this.#park(() => this.#fail(heldBack()));
+    if (!hasPassed && !this.#isSettled) this.#wait.park(() => this.#fail(heldBack()));
   }
 
   /** Gives the call up. An answer that is already on its way in still counts. */
@@ -136,10 +136,15 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
 
   #attempt(avoid: Slot | undefined): void {
     if (this.#isSettled) return;
-    this.#stopWaiting();
+    this.#itsWait?.end();
     const slot = this.#host.balancer.pick(avoid);
-    if (slot === undefined) this.#wait();
+    if (slot === undefined) this.#waitForEndpoint();
     else if (this.#identify()) this.#send(slot);
+  }
+
+  #waitForEndpoint(): void {
+    this.#wait.park(() => this.#fail(unreachable(this.#host.balancer.status(), this.#failure)));
+    this.#host.balancer.wait(this);
   }
 
   /** Whether it can be said whose call this is, if that is to be said. If not yet, waits for it. */
@@ -148,7 +153,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     if (authenticator === undefined || this.#procedure.isAnonymous === true) return true;
     this.#token = authenticator.token;
     if (this.#token !== undefined) return true;
-    this.#park(() =>
+    this.#wait.park(() =>
       this.#fail(this.#host.balancer.pick() === undefined ? unreachable(this.#host.balancer.status(), this.#failure) : notIdentified()),
     );
     authenticator.wait(this);
@@ -169,8 +174,8 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   }
 
   /**
-   * A read that has waited for long is also asked of another endpoint of which nothing bad is known, and later of a third one. The first answer
-   * counts. What was asked first goes on: it may merely be much.
+   * A read that has waited for long is also asked of another endpoint of which nothing bad is known, and later of a third one, while the budget
+   * lasts. The first answer counts. What was asked first goes on: it may merely be much.
    */
   onSlow(): void {
     this.#isSlow = true;
@@ -233,6 +238,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#judge(slot, end, false);
     // Whatever else became of it, the first attempt is still under way.
     if (end.code !== 0) return;
+    this.#host.hedgeBudget.refund();
     const first = { slot: this.#slot as Slot, call: this.#call as Call };
     this.#call = undefined;
     for (const older of [first, ...others]) older.slot.fail('others answer what it does not');
@@ -276,19 +282,10 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   #retry(end: CallEnd, slot: Slot): void {
     this.#failure = end;
     // The first repeat of a call that only met a dead connection need not pause when there is another to go to.
-    if (end.notProcessed && this.#backoff === undefined && this.#host.balancer.hasOther(slot)) {
-      this.#backoff = new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
-      this.#attempt(slot);
-      return;
-    }
-    this.#backoff ??= new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
-    const delayMs = this.#backoff.next();
-    if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) {
-      this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
-      return;
-    }
-    this.#host.parked.add(this);
-    this.#timer = this.#host.runtime.timer(delayMs, () => this.#attempt(slot));
+    const pauseMs = this.#wait.nextPauseMs(end.notProcessed && this.#host.balancer.hasOther(slot));
+    if (pauseMs === 0) this.#attempt(slot);
+    else if (this.#wait.allows(pauseMs)) this.#wait.pause(pauseMs, () => this.#attempt(slot));
+    else this.#fail(fromCallEnd(end, !this.#procedure.isRepeatable));
   }
 
   #isInOrder(response: Response, order: ReadOrder): boolean {
@@ -303,40 +300,23 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
   /** The member that answered is behind. */
   #askAnother(slot: Slot): void {
     this.#passage?.fail(0, 'the answer was from before what this client has seen');
-    const isFirst = this.#backoff === undefined;
-    this.#backoff ??= new Backoff(this.#host.runtime, retryInitialMs, retryMaxMs);
-    const delayMs = isFirst && this.#host.balancer.hasOther(slot) ? 0 : this.#backoff.next();
-    if (this.#host.isClosed) this.#fail(this.#host.closedError());
-    else if (this.#isCancelled) this.#fail(cancelled(this.#signal, 'not-applied'));
-    else if (this.#host.runtime.monotonic() + delayMs >= this.#deadline) this.#fail(stale(this.#seen));
-    else if (delayMs === 0) this.#attempt(slot);
-    else {
-      this.#host.parked.add(this);
-      this.#timer = this.#host.runtime.timer(delayMs, () => this.#attempt(slot));
+    if (this.#host.isClosed) {
+      this.#fail(this.#host.closedError());
+      return;
     }
-  }
-
-  /** Waits for an endpoint, at most until the deadline. */
-  #wait(): void {
-    this.#park(() => this.#fail(unreachable(this.#host.balancer.status(), this.#failure)));
-    this.#host.balancer.wait(this);
-  }
-
-  /** Nothing is under way from here on, until something is there or the time is over. */
-  #park(giveUp: () => void): void {
-    this.#host.parked.add(this);
-    if (this.#deadline === Number.POSITIVE_INFINITY) return;
-    this.#timer = this.#host.runtime.timer(Math.max(0, this.#deadline - this.#host.runtime.monotonic()), giveUp);
-  }
-
-  #stopWaiting(): void {
-    if (this.#timer !== undefined) {
-      this.#timer.cancel();
-      this.#timer = undefined;
+    if (this.#isCancelled) {
+      this.#fail(cancelled(this.#signal, 'not-applied'));
+      return;
     }
-    if (this.#host.parked.size === 0 || !this.#host.parked.delete(this)) return;
-    this.#host.balancer.forget(this);
-    this.#host.authenticator?.forget(this);
+    const pauseMs = this.#wait.nextPauseMs(this.#host.balancer.hasOther(slot));
+    if (!this.#wait.allows(pauseMs)) this.#fail(stale(this.#seen));
+    else if (pauseMs === 0) this.#attempt(slot);
+    else this.#wait.pause(pauseMs, () => this.#attempt(slot));
+  }
+
+  get #wait(): CallWait {
+    this.#itsWait ??= new CallWait(this.#host, this, this.#deadline);
+    return this.#itsWait;
   }
 
   #succeed(bytes: Uint8Array, slot: Slot): void {
@@ -360,7 +340,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
 
   #fail(error: ConclaveError): void {
     if (this.#isSettled) return;
-    this.#stopWaiting();
+    this.#itsWait?.end();
     this.#settle(error);
     this.#reject(error);
   }

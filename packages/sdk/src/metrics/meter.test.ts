@@ -148,6 +148,25 @@ describe('the lag of a watch', () => {
   });
 });
 
+test('events that a server sends anew after a reconnect are counted once', async () => {
+  const { runtime, client, script, counts } = await measured();
+  script.onCall = (call) => call.reply(at(7));
+  const view = await runtime.run(client.view('k'));
+  script.stream.send(events(10, 10));
+  // Of this batch a part is missing: it is not told yet.
+  script.stream.send(events(12, 12, { fragment: true }));
+  await runtime.advance(10);
+  expect(counts.events).toBe(1);
+  const before = script.streams.length;
+  script.cut();
+  await runtime.runUntil(() => script.streams.length > before);
+  await runtime.advance(10);
+  for (const revision of [10, 12]) script.stream.send(events(revision, 12));
+  await runtime.advance(10);
+  expect(counts.events).toBe(2);
+  await view.close();
+});
+
 test('a view that missed history counts as read anew', async () => {
   const { runtime, client, script, counts } = await measured();
   script.onCall = (call) => call.reply(at(7));

@@ -1,4 +1,5 @@
 import type { ConnectionState, Runtime } from '@conclave/wire';
+import { harmlessMetrics } from './harmless-metrics.ts';
 import type { ClientGauges, Metrics } from './metrics.ts';
 
 /** Something that may be behind the store. */
@@ -25,9 +26,9 @@ export class Meter implements ClientGauges {
   #seen = 0;
 
   constructor(metrics: Metrics, runtime: Runtime) {
-    this.metrics = metrics;
+    this.metrics = harmlessMetrics(metrics, runtime.log);
     this.#runtime = runtime;
-    this.#unobserve = metrics.observe(this);
+    this.#unobserve = this.metrics.observe(this);
   }
 
   get callsInFlight(): number {

@@ -1,8 +1,9 @@
 import type { ConnectionState } from '@conclave/wire';
 
 /**
- * Where a client's measurements go: one method for each. They are called while calls are under way, so they must be quick, and must not throw.
- * One object may serve several clients; then their measurements are one. `promMetrics` of `@conclave/sdk/prom-client` is one that is ready made.
+ * Where a client's measurements go: one method for each. They are called while calls are under way, so they must be quick. They have
+ * no say in what they measure: what a method throws goes to the log, the first time. One object may serve several clients; then their measurements
+ * are one. `promMetrics` of `@conclave/sdk/prom-client` is one that is ready made.
  *
  * @example
  * ```ts
@@ -25,7 +26,7 @@ export interface Metrics {
   callEnded(method: string, code: string, seconds: number): void;
   /** A call is sent once more. */
   callRepeated(method: string): void;
-  /** Watches were told so many events, those of views included. */
+  /** Watches were told so many events, those of views included. What a server sends anew after a reconnect is told, and counted, once. */
   watchEvents(count: number): void;
   /** So many watches went on on another stream. */
   watchesResumed(count: number): void;

@@ -1,6 +1,6 @@
 import { Observable } from 'rxjs';
 import { EventQueue, type QueueBounds, type Source } from '../watch/event-queue.ts';
-import { mappedSource } from './mapped-source.ts';
+import { type MappedSource, mappedSource } from './mapped-source.ts';
 
 /** What stands behind a {@link Feed}: it can be ended, and held back while a loop is slow. */
 export type FeedSource = Source;
@@ -80,9 +80,18 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
     return [...this.#active.keys()];
   }
 
-  /** @internal The same feed with something else in place of each value, in the same order. What `map` throws ends it, and its source. */
-  through<U>(map: (value: T) => U | Promise<U>): Feed<U> {
-    return new MappedFeed(this, this.#open, map);
+  /** @internal Opens a source as a subscription does. It is to be cancelled also after it has ended. */
+  draw(sink: FeedSink<T>): Source {
+    const source = this.#open(sink);
+    this.#active.set(source, () => sink.complete());
+    return {
+      cancel: () => {
+        this.#active.delete(source);
+        source.cancel();
+      },
+      pause: () => source.pause(),
+      resume: () => source.resume(),
+    };
   }
 
   /** Ends every subscription and loop as completed. */
@@ -95,13 +104,21 @@ export class Feed<T> extends Observable<T> implements AsyncIterable<T>, AsyncDis
   }
 }
 
-/** A loop over it maps what it asks for when it asks for it: what waits, and is bounded, is what the source told. */
-class MappedFeed<T, U> extends Feed<U> {
+/**
+ * A feed with something else in place of each value, in the same order. What `map` throws ends it, and its source.
+ *
+ * A loop over it maps what it asks for when it asks for it: what waits, and is bounded, is what the source told.
+ */
+export class MappedFeed<T, U> extends Feed<U> {
   readonly #source: Feed<T>;
   readonly #map: (value: T) => U | Promise<U>;
 
-  constructor(source: Feed<T>, open: (sink: FeedSink<T>) => Source, map: (value: T) => U | Promise<U>) {
-    super(mappedSource(open, map), { countMax: Number.POSITIVE_INFINITY });
+  /** @internal */
+  constructor(source: Feed<T>, map: (value: T) => U | Promise<U>) {
+    super(
+      mappedSource((sink) => source.draw(sink), map),
+      { countMax: Number.POSITIVE_INFINITY },
+    );
     this.#source = source;
     this.#map = map;
   }
@@ -123,6 +140,11 @@ class MappedFeed<T, U> extends Feed<U> {
       }
     };
     return { next, return: end };
+  }
+
+  /** Resolves when subscribers were told all that has come so far. */
+  protected async told(): Promise<void> {
+    await Promise.all((this.sources as readonly MappedSource[]).map((source) => source.told()));
   }
 
   override close(): void {

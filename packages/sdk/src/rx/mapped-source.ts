@@ -1,5 +1,11 @@
-import { concatMap, type ObservableInput, type Observer, of, Subject, throwError } from 'rxjs';
+import { concatMap, EMPTY, type ObservableInput, type Observer, of, Subject, throwError } from 'rxjs';
 import type { Source } from '../watch/event-queue.ts';
+
+/** What is drawn from, through a map. */
+export interface MappedSource extends Source {
+  /** Resolves when all that has come so far was told, or there is nobody to tell any more. */
+  told(): Promise<void>;
+}
 
 /** No more values than this need wait for a map that takes time: then the source is held back. */
 const waitingMax = 1_000;
@@ -8,7 +14,10 @@ const waitingMax = 1_000;
  * Opens the same source for a subscriber, with something else in place of each value, in the same order, even where that takes time. What `map`
  * throws ends it, and the source.
  */
-export function mappedSource<T, U>(open: (sink: Observer<T>) => Source, map: (value: T) => U | Promise<U>): (sink: Observer<U>) => Source {
+export function mappedSource<T, U>(
+  open: (sink: Observer<T>) => Source,
+  map: (value: T) => U | Promise<U>,
+): (sink: Observer<U>) => MappedSource {
   return (sink) => {
     // The end waits its turn, too: what came before it is told before it.
     const steps = new Subject<() => ObservableInput<U>>();
@@ -55,6 +64,15 @@ export function mappedSource<T, U>(open: (sink: Observer<T>) => Source, map: (va
         subscription.unsubscribe();
         opened.cancel();
       },
+      told: () =>
+        new Promise<void>((resolve) => {
+          subscription.add(resolve);
+          steps.next(() => {
+            subscription.remove(resolve);
+            resolve();
+            return EMPTY;
+          });
+        }),
       // Subscribers cannot ask for time.
       pause() {},
       resume() {},

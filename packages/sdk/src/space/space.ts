@@ -6,10 +6,11 @@ import type { GetOptions, ListOptions, PutOptions } from '../kv/operation.ts';
 import type { DeleteResult, ListResult, PutResult } from '../kv/result.ts';
 import type { Scan, ScanOptions } from '../kv/scan.ts';
 import { type Key, toText, type Value } from '../kv/text.ts';
-import type { Feed } from '../rx/feed.ts';
+import type { Watch } from '../rx/watch.ts';
 import { WatchEvent } from '../watch/watch-event.ts';
 import type { WatchEmission, WatchOptions } from '../watch/watch-options.ts';
 import { type Codec, issuesOf } from './codec.ts';
+import { EntryWatch } from './entry-watch.ts';
 
 /** A key of a space with its value. */
 export interface Entry<T> {
@@ -44,7 +45,7 @@ interface StoredKeys {
   list(target: Target, options?: ListOptions & RequestOptions): Promise<ListResult>;
   scan(target: Target, options?: ScanOptions): Scan;
   delete(target: Target, options?: RequestOptions): Promise<DeleteResult>;
-  watch(target: Target, options: WatchOptions): Feed<WatchEmission<WatchOptions>>;
+  watch(target: Target, options: WatchOptions): Watch<WatchEmission<WatchOptions>>;
 }
 
 /**
@@ -119,10 +120,10 @@ export class Space<In, Out = In> {
    * }
    * ```
    */
-  watch(target?: Target): Feed<EntryEvent<Out>>;
-  watch<const Options extends EntryWatchOptions>(target: Target | undefined, options: Options): Feed<EntryEmission<Out, Options>>;
-  watch(target: Target = allKeys(), options: EntryWatchOptions = {}): Feed<unknown> {
-    return this.#keys.watch(target, options).through((emitted) => this.#emission(emitted));
+  watch(target?: Target): EntryWatch<EntryEvent<Out>>;
+  watch<const Options extends EntryWatchOptions>(target: Target | undefined, options: Options): EntryWatch<EntryEmission<Out, Options>>;
+  watch(target: Target = allKeys(), options: EntryWatchOptions = {}): EntryWatch<unknown> {
+    return new EntryWatch(this.#keys.watch(target, options), (emitted) => this.#emission(emitted));
   }
 
   /**

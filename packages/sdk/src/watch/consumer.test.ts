@@ -151,6 +151,31 @@ test('a move that is in doubt is sent again, and finds its own words', async () 
   await scripted.runtime.run(done);
 });
 
+test('says in the log why it does not get on, once for each reason', async () => {
+  const lines: object[] = [];
+  const warn = (fields: object, message: string): void => void lines.push({ ...fields, message });
+  const { onCall, onStream } = scripted.script;
+  scripted = await scriptedClient({ log: { debug() {}, info() {}, error() {}, warn } });
+  const causes = [
+    ...Array.from({ length: 5 }, () => ({ code: StatusCode.RESOURCE_EXHAUSTED, message: 'etcdserver: mvcc: database space exceeded' })),
+    ...Array.from({ length: 2 }, () => ({ code: StatusCode.UNAVAILABLE, message: 'connection lost' })),
+  ];
+  scripted.script.onStream = onStream;
+  scripted.script.onCall = (call) => {
+    const cause = call.path === KV.methods.txn.path ? causes.shift() : undefined;
+    if (cause === undefined) onCall(call);
+    else call.end(cause.code, cause);
+  };
+  const done = consume();
+  await scripted.runtime.advance(10);
+  send(scripted.script.stream, 9, ['a']);
+  await scripted.runtime.runUntil(() => cursors.length === 1);
+  const message = 'a consumer cannot move its cursor; trying again';
+  expect(lines).toMatchObject(['no-space', 'unavailable'].map((code) => ({ err: { code }, cursor: 'cursor', message })));
+  controller.abort();
+  await scripted.runtime.run(done);
+});
+
 test.each([
   ['by another consumer', 12, 'cursor-moved'],
   ['by nobody: then a guard stands against it', 6, 'guard-failed'],

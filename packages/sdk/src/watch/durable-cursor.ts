@@ -5,7 +5,7 @@ import { ConclaveError, invalidArgument, type Outcome } from '../errors/conclave
 import { isPassing } from '../errors/passing.ts';
 import { type Comparison, key } from '../kv/comparison.ts';
 import { get, put } from '../kv/operation.ts';
-import type { Key } from '../kv/text.ts';
+import { type Key, toText } from '../kv/text.ts';
 import type { Operation } from '../kv/txn-result.ts';
 import type { Verbs } from '../verbs.ts';
 
@@ -22,6 +22,8 @@ export class DurableCursor {
   readonly #engine: Engine;
   readonly #namespace: Verbs;
   readonly #key: Key;
+  /** Its key, for people. */
+  readonly #name: string;
   readonly #id: string;
   /** When it was written; 0: it is not there. */
   #modRevision = 0n;
@@ -31,6 +33,7 @@ export class DurableCursor {
     this.#engine = engine;
     this.#namespace = namespace;
     this.#key = cursor;
+    this.#name = typeof cursor === 'string' ? cursor : toText(cursor);
     this.#id = id;
   }
 
@@ -55,7 +58,9 @@ export class DurableCursor {
    */
   async move(revision: bigint, guards: readonly Comparison[], operations: readonly Operation[], signal: AbortSignal): Promise<void> {
     const value = `${revision} ${this.#id}`;
-    const backoff = new Backoff(this.#engine.runtime, retryInitialMs, retryMaxMs);
+    const { runtime } = this.#engine;
+    const backoff = new Backoff(runtime, retryInitialMs, retryMaxMs);
+    let told: string | undefined;
     for (let isDoubtful = false; ; ) {
       let refusal: ConclaveError | undefined;
       try {
@@ -75,6 +80,10 @@ export class DurableCursor {
       } catch (error) {
         if (!isPassing(error) || this.#engine.isClosed || signal.aborted) throw error;
         isDoubtful ||= (error as ConclaveError).outcome === 'unknown';
+        // It may go on for as long as nobody makes room on the server.
+        const { code } = error as ConclaveError;
+        if (code !== told) runtime.log.warn({ err: error, cursor: this.#name }, 'a consumer cannot move its cursor; trying again');
+        told = code;
         await pause(this.#engine, backoff.next(), signal);
         if (signal.aborted) throw error;
       }

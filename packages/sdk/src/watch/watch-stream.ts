@@ -130,8 +130,11 @@ export class WatchStream {
     const watcher = this.#watchers.get(id);
     if (watcher === undefined) return;
     this.#engine.order?.observe(headerRevision(response));
-    this.#measure(response);
+    const { meter } = this.#engine;
+    meter?.see(response.header?.revision ?? 0);
+    const told = watcher.told;
     const verdict = watcher.onResponse(response);
+    if (watcher.told > told) meter?.metrics.watchEvents(watcher.told - told);
     if (watcher.lag > 0 && !response.fragment) this.#askWhetherMore();
     if (response.created && verdict === 'go-on') this.#owner?.onStanding(watcher);
     // What the watcher told may have taken it, or all of them, off the stream.
@@ -148,13 +151,6 @@ export class WatchStream {
   #onProgress(revision: number): void {
     for (const watcher of this.#watchers.values()) watcher.catchUp();
     this.#owner?.onProgress(revision);
-  }
-
-  #measure({ header, events }: WatchResponse): void {
-    const { meter } = this.#engine;
-    if (meter === undefined) return;
-    meter.see(header?.revision ?? 0);
-    if (events.length > 0) meter.metrics.watchEvents(events.length);
   }
 
   /**

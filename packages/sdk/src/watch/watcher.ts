@@ -56,6 +56,7 @@ export class Watcher {
   #startsEarly: boolean;
   /** Where the store was when it sent the last events, if more may follow; 0: everything up to then has come. */
   #storeAt = 0;
+  #told = 0;
 
   constructor(id: number, spec: WatchSpec, startRevision: number, sink: WatchSink) {
     this.id = id;
@@ -68,6 +69,11 @@ export class Watcher {
   /** All below was told. */
   get next(): number {
     return this.#next;
+  }
+
+  /** How many events were told, each once. */
+  get told(): number {
+    return this.#told;
   }
 
   /** From the next stream on, see {@link WatchSpec.startsEarly}. */
@@ -148,6 +154,7 @@ export class Watcher {
     // Of a whole batch there may be nothing new.
     if (last === undefined) return;
     this.#next = revisionOf(last) + 1;
+    this.#told += fresh.length;
     this.#sink.onEvents(fresh);
   }
 

@@ -36,9 +36,10 @@ export class Outbox {
     const { peers, vitals, isRefused } = this.#options;
     const { from, incarnation, durableIndex, commitIndex } = vitals();
     for (const [to, all] of this.#frames) {
+      const refused = isRefused(to);
       // That it was removed is for every member to know.
-      const frames = isRefused(to) ? all.filter(({ kind }) => kind === 'removed') : all;
-      if (frames.length > 0 || !isRefused(to)) peers.send({ from, to, incarnation, durableIndex, commitIndex, frames });
+      const frames = refused ? all.filter(({ kind }) => kind === 'removed') : all;
+      if (frames.length > 0 || !refused) peers.send({ from, to, incarnation, durableIndex, commitIndex, frames });
     }
     this.#frames.clear();
   }

@@ -114,7 +114,13 @@ describe('a cluster in virtual time', () => {
     [{ seed: 0.5 }, 'a seed is a whole number, not 0.5'],
     [{ delayMs: [5, 1] as const }, 'delayMs must be'],
     [{ delayMs: [0, Number.POSITIVE_INFINITY] as const }, 'delayMs must be'],
+    [{ delayMs: [Number.NaN, 1] as const }, 'delayMs must be'],
+    [{ delayMs: 5 as never }, 'delayMs must be'],
     [{ electionMs: 0 }, 'election-timeout'],
+    [{ heartbeatMs: Number.NaN }, 'heartbeatMs must be a number, not NaN'],
+    [{ maxTxnOps: Number.NaN }, 'maxTxnOps must be a number, not NaN'],
+    [{ electionMs: '1000' as never, heartbeatMs: '10' as never }, 'heartbeatMs must be a number, not 10'],
+    [{ preVote: 'no' as never }, 'preVote must be a boolean, not no'],
   ])('refuses %o', async (options, message) => {
     await expect(cluster(options)).rejects.toThrow(message);
   });
@@ -141,6 +147,13 @@ describe('a cluster in virtual time', () => {
     await expect(c.moveLeader()).rejects.toThrow('there is no other member that could lead');
     const client = await c.client();
     expect(() => c.partition([1], [client], { isOneWay: true })).toThrow('between members only');
+    expect(() => c.disconnect(1 as never)).toThrow('only clients have connections');
+    expect(() => c.disconnect(stranger)).toThrow('this client is none of this cluster');
+    for (const party of [1, client]) expect(() => c.stepWall(party, Number.NaN)).toThrow('by a number of milliseconds, not NaN');
+    await expect(c.advance(Number.NaN)).rejects.toThrow('time moves forward only');
+    await expect(c.advance(Number.POSITIVE_INFINITY)).rejects.toThrow('a timer needs a finite delay');
+    await expect(c.moveLeader(7)).rejects.toThrow('there is no member 7');
+    await expect(c.client({ members: [1.5] })).rejects.toThrow('there is no member 1.5');
   });
 });
 

@@ -27,9 +27,9 @@ export async function cluster(options: ClusterOptions = {}): Promise<TestCluster
   const { size = 1, seed = 1, delayMs = [1, 1] } = options;
   if (!Number.isInteger(size) || size < 1 || size > sizeMax) throw new TypeError(`a cluster has 1 to ${sizeMax} members, not ${size}`);
   if (!Number.isInteger(seed)) throw new TypeError(`a seed is a whole number, not ${seed}`);
-  const [least, most] = delayMs;
+  const [least, most] = Array.isArray(delayMs) ? (delayMs as readonly [number, number]) : [Number.NaN, Number.NaN];
   if (!(least >= 0 && most >= least && most < Number.POSITIVE_INFINITY))
-    throw new TypeError(`delayMs must be [least, most], not [${delayMs.join(', ')}]`);
+    throw new TypeError(`delayMs must be [least, most], not ${String(delayMs)}`);
   // Virtual time does not wait for files.
   await preload();
   const built = new TestCluster({ ...options, size, seed, delayMs });

@@ -89,7 +89,7 @@ export class TestCluster implements AsyncDisposable {
    * const onlyTheThird = await c.client({ members: [3], namespace: 'app/' });
    * ```
    */
-  client(options: ClientOptions = {}): Promise<Client> {
+  async client(options: ClientOptions = {}): Promise<Client> {
     const { members = this.#numbers(), ...connectOptions } = options;
     const endpoints = members.map((number) => this.#host(number).name);
     this.#clientCount += 1;
@@ -187,6 +187,7 @@ export class TestCluster implements AsyncDisposable {
   /**
    * Breaks the connections of a client, and what is on its way there is lost. It connects again at once, unless it is cut off.
    *
+   * @throws TypeError for what is no client of this cluster
    * @example
    * ```ts
    * const writing = client.put('a', '1');
@@ -196,6 +197,8 @@ export class TestCluster implements AsyncDisposable {
    * ```
    */
   disconnect(client: Client): void {
+    if (typeof client === 'number')
+      throw new TypeError('only clients have connections that can be broken: members are kept apart by partition');
     const machine = this.#machineOf(client);
     for (const host of this.#hosts) this.#calls.cut(machine, host.machine);
   }
@@ -289,6 +292,7 @@ export class TestCluster implements AsyncDisposable {
   /**
    * Steps the wall clock of one machine alone, forward or back, as a time daemon does. Nothing should mind.
    *
+   * @throws TypeError for a step that is no number of milliseconds
    * @example
    * ```ts
    * const lease = await c.run(client.lease.grant({ ttlSeconds: 5 }));
@@ -325,7 +329,7 @@ export class TestCluster implements AsyncDisposable {
    * await c.moveLeader(now === 1 ? 2 : 1);
    * ```
    */
-  moveLeader(to?: number): Promise<number> {
+  async moveLeader(to?: number): Promise<number> {
     if (to !== undefined) this.#host(to);
     return this.#driver.drive(async () => {
       const target = await this.#operator.atLeader(async (client, number) => {
