@@ -46,7 +46,7 @@ export interface WatchOptions {
    *   since what was told last, in the order of their `modRevision`; then one deletion for each key that is gone; all of that revision, and marked as
    *   {@link WatchEvent.isSynthesised}, with `prevKv` undefined. Then it goes on after that revision. What came and went in between is not told.
    *
-   * To know what is gone, `relist` keeps the keys of the range, about their bytes and 70 more for each, and reads them once, without values, before
+   * To know what is gone, `relist` keeps the keys of the range, their bytes and some 60 more for each, and reads them once, without values, before
    * it starts. A watch whose `startRevision` lies in the future, or in history that is gone already, cannot know them: its first resync has the
    * scope `everything`. With `ignore: 'delete'` nothing is kept or read at the start; with `ignore: 'put'` the server sends the puts all the same,
    * and where `everything` would have to be told the watch ends with `compacted`. While a range is read anew all of it is in memory.
