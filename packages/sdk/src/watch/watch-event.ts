@@ -105,9 +105,10 @@ export interface WatchProgress {
  * ```ts
  * const colors = new Map<string, string>();
  * client.watch(prefix('colors/'), { startRevision: 1, onCompacted: 'relist' }).subscribe((event) => {
- *   if (event.type === 'put') colors.set(event.key, event.value);
- *   else if (event.type === 'delete') colors.delete(event.key);
- *   else if (event.scope === 'everything') colors.clear(); // all there is follows
+ *   if (event.type === 'resync') {
+ *     if (event.scope === 'everything') colors.clear(); // all there is follows
+ *   } else if (event.type === 'put') colors.set(event.key, event.value);
+ *   else colors.delete(event.key);
  * });
  * ```
  */
