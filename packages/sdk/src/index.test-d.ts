@@ -145,7 +145,7 @@ export async function watches(): Promise<void> {
   });
   const failing = client.watch('k', { onCompacted: 'fail' });
   same<Emitted<typeof failing>, WatchEvent>(true);
-  const either = client.watch('k', { onCompacted: Math.random() < 0.5 ? 'fail' : 'relist' });
+  const either = client.watch('k', { onCompacted: 'fail' as 'fail' | 'relist' });
   same<Emitted<typeof either>, WatchEvent | WatchResync>(true);
   // @ts-expect-error there is no such way
   client.watch('k', { onCompacted: 'ignore' });

@@ -89,9 +89,8 @@ export class Relist {
     // From before what is compacted: the store has lost what it had, and to go on there is to go back.
     if (revision < Number(compacted.details?.compactRevision ?? 0)) throw compacted;
     const kvs = list.kvs.flat();
-    const isKnown = isEverything ? () => false : ({ modRevision }: WireKeyValue) => modRevision < next || ignore === 'put';
-    const { gone, written } = listDifference(known ?? [], kvs, isKnown);
-    const puts = [...written].sort((one, other) => one.modRevision - other.modRevision);
+    const { gone, written } = listDifference(known ?? [], kvs, ({ modRevision }) => !isEverything && modRevision < next);
+    const puts = ignore === 'put' ? [] : [...written].sort((one, other) => one.modRevision - other.modRevision);
     const events = [...puts.map(toPut), ...gone.map((id) => toDelete(id, revision))];
     this.#know(kvs);
     this.#found = { revision, scope: isEverything ? 'everything' : 'difference', events, told: 0 };
