@@ -338,6 +338,40 @@ describe.each(targets.map((target) => ({ ...target, title: targetTitle(target) }
     expect(lease.state).toBe('held');
   });
 
+  test.skipIf(skip !== undefined)('a watch is read anew with another token, as long as its user may read', async () => {
+    await using own = await launchEtcd({ version: line, flags: flags() });
+    await using proxy = await TcpProxy.to(own.address);
+    using its = new Administrator(own.address);
+    await its.setUp();
+    await using writer = await connect({ endpoints: own.address, credentials: root });
+    await using client = await connect({ endpoints: proxy.address, credentials: user });
+    await writer.put('app/gone', 'v');
+    const seen: string[] = [];
+    let failure: unknown;
+    client.watch(prefix('app/'), { onCompacted: 'relist', notifyCreated: true }).subscribe({
+      next: (emitted) => seen.push('kv' in emitted ? `${emitted.type} ${emitted.key} ${emitted.isSynthesised}` : emitted.type),
+      error: (error: unknown) => {
+        failure = error;
+      },
+    });
+    await eventually('it stands', () => seen.length === 1);
+    await proxy.refuse();
+    await writer.delete('app/gone');
+    await writer.compact((await writer.put('app/new', 'v')).revision);
+    await pause(tokensOverMs);
+    await proxy.accept();
+    await eventually('it is told', () => seen.length === 4);
+    expect(seen).toEqual(['created', 'resync', 'put app/new true', 'delete app/gone true']);
+
+    await proxy.refuse();
+    await its.do(Auth.methods.roleRevokePermission, { role: 'app', key: Buffer.from('app/'), rangeEnd: Buffer.from('app0') });
+    await writer.compact((await writer.put('app/new', 'w')).revision);
+    await proxy.accept();
+    await eventually('it ends', () => failure !== undefined);
+    expect(failure).toMatchObject({ code: 'permission-denied' });
+    expect(seen).toHaveLength(4);
+  });
+
   test.skipIf(skip !== undefined)('a changed password is told when the next token is asked for, by watches too', async () => {
     await administrator.do(Auth.methods.userAdd, { name: 'fickle', password: 'one' });
     await administrator.do(Auth.methods.userGrantRole, { user: 'fickle', role: 'app' });

@@ -15,7 +15,14 @@ describe.each([
   {
     page: 'watches',
     servers: [ours, etcd],
-    says: ['put config/color green', 'delete config/color', 'price 50 left out', 'too slow, go on after true', 'told all of it true 2'],
+    says: [
+      'put config/color green',
+      'delete config/color',
+      'in stock milk bread',
+      'price 50 left out',
+      'too slow, go on after true',
+      'told all of it true 2',
+    ],
   },
   {
     page: 'views',

@@ -39,6 +39,7 @@ import {
   type WatchCreated,
   type WatchEvent,
   type WatchProgress,
+  type WatchResync,
 } from '@conclave/sdk';
 import { spans } from '@conclave/sdk/opentelemetry';
 import { promMetrics } from '@conclave/sdk/prom-client';
@@ -136,6 +137,18 @@ export async function watches(): Promise<void> {
   same<ReturnType<typeof conflated.requestProgress>, Promise<bigint>>(true);
   // @ts-expect-error there is no such way
   client.watch('k', { overflow: 'drop' });
+  const relisted = client.watch('k', { onCompacted: 'relist' });
+  same<Emitted<typeof relisted>, WatchEvent | WatchResync>(true);
+  relisted.subscribe((event) => {
+    if (event.type === 'resync') same<typeof event.scope, 'difference' | 'everything'>(true);
+    else same<typeof event.isSynthesised, boolean>(true);
+  });
+  const failing = client.watch('k', { onCompacted: 'fail' });
+  same<Emitted<typeof failing>, WatchEvent>(true);
+  const either = client.watch('k', { onCompacted: 'fail' as 'fail' | 'relist' });
+  same<Emitted<typeof either>, WatchEvent | WatchResync>(true);
+  // @ts-expect-error there is no such way
+  client.watch('k', { onCompacted: 'ignore' });
   const perhaps = client.watch('k', { progressNotify: Boolean(1) });
   same<Emitted<typeof perhaps>, WatchEvent | WatchProgress>(true);
 }
@@ -239,6 +252,8 @@ export async function spaces(): Promise<void> {
   }
   const notified = counts.watch(undefined, { notifyCreated: true, progressNotify: true });
   same<Emitted<typeof notified>, EntryEvent<number> | WatchCreated | WatchProgress>(true);
+  const relisted = counts.watch(undefined, { onCompacted: 'relist' });
+  same<Emitted<typeof relisted>, EntryEvent<number> | WatchResync>(true);
 
   same<ReturnType<typeof text>, Codec<string>>(true);
   same<Awaited<ReturnType<Codec<Uint8Array>['decode']>>, Uint8Array>(true);

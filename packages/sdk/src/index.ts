@@ -98,5 +98,5 @@ export type { IndexFunction, ViewOptions, ViewReadOptions } from './view/view-op
 export type { StaleReason, ViewState } from './view/view-state.ts';
 export type { ConsumeBody, ConsumeOptions } from './watch/consumer.ts';
 export type { Delivery, EventsDelivery, ResyncDelivery } from './watch/delivery.ts';
-export type { WatchCreated, WatchEvent, WatchProgress } from './watch/watch-event.ts';
+export type { WatchCreated, WatchEvent, WatchProgress, WatchResync } from './watch/watch-event.ts';
 export type { WatchEmission, WatchOptions } from './watch/watch-options.ts';

@@ -139,7 +139,8 @@ export interface Namespace {
    * subscription and each loop is a watch of its own.
    *
    * Every change from the start on is told once, in order, across lost connections. A watch that cannot go on ends with an error: with
-   * `compacted` when it needs history that is gone, and `details.compactRevision` says from where on there is some.
+   * `compacted` when it needs history that is gone, and `details.compactRevision` says from where on there is some. With `onCompacted: 'relist'` it
+   * reads the range anew instead, and tells what became of each key: see {@link WatchOptions.onCompacted}.
    *
    * @throws ConclaveError `compacted`, `permission-denied`, `watch-range-empty`, `cancelled`, … as the error of the Observable or loop
    * @example

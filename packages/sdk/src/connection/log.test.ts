@@ -156,6 +156,18 @@ describe('the log tells', () => {
     await view.close();
   });
 
+  test('when a watch had to be read anew', async () => {
+    const { runtime, client, script, lines } = await logging();
+    serveWatches(script);
+    script.onCall = (call) => call.reply(found);
+    const subscription = client.watch('k', { onCompacted: 'relist' }).subscribe();
+    await runtime.advance(100);
+    script.stream.send(WatchResponse.encode({ watchId: 1n, canceled: true, compactRevision: 7 }));
+    await runtime.advance(100);
+    expect(lines('warn')).toMatchObject([{ revision: 7, msg: 'a watch missed history that was compacted away, and reads its range anew' }]);
+    subscription.unsubscribe();
+  });
+
   test('when a lease is at risk, and when it is lost', async () => {
     const { runtime, client, script, lines } = await logging();
     script.onCall = (call) => call.reply(LeaseGrantResponse.encode({ id: LeaseGrantRequest.decode(call.request).id, ttl: 9 }));

@@ -24,6 +24,11 @@ export function idOf(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 }
 
+/** The bytes of an {@link idOf}. */
+export function bytesOf(id: string): Uint8Array {
+  return new Uint8Array(Buffer.from(id, 'latin1'));
+}
+
 export function concatBytes(head: Uint8Array, tail: Uint8Array): Uint8Array {
   const joined = new Uint8Array(head.length + tail.length);
   joined.set(head);

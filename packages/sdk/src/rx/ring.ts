@@ -15,10 +15,11 @@ const plainBounds: QueueBounds<Emission> = { countMax: bufferedEventsDefault, si
 
 /** The Observables of a client, made over its engines. Loaded with the first client, so that importing the package does not load rxjs. */
 export function watchFeed(hub: WatchHub, prefix: KeyPrefix, target: Target, options: WatchOptions): Watch<Emission> {
-  const { startRevision, overflow = 'pause' } = options;
+  const { startRevision, overflow = 'pause', onCompacted = 'fail' } = options;
   const { bufferedEventsMax: countMax = bufferedEventsDefault, bufferedBytesMax: bytesMax = bytesMaxDefault } = options;
   if (!(countMax >= 1)) throw invalidArgument(`bufferedEventsMax must be 1 or more, not ${countMax}`);
   if (!(bytesMax >= 1)) throw invalidArgument(`bufferedBytesMax must be 1 or more, not ${bytesMax}`);
+  if (onCompacted !== 'fail' && onCompacted !== 'relist') throw invalidArgument(`onCompacted must be fail or relist, not ${onCompacted}`);
   const isPlain = overflow === 'pause' && countMax === bufferedEventsDefault && bytesMax === bytesMaxDefault;
   const plan: WatchPlan = {
     hub,
@@ -32,6 +33,7 @@ export function watchFeed(hub: WatchHub, prefix: KeyPrefix, target: Target, opti
     },
     // 0 is the server's word for "from now"; ours is to leave it out.
     startRevision: startRevision === undefined ? undefined : toCounter(startRevision, 'startRevision') || undefined,
+    isRelisted: onCompacted === 'relist',
     notifyCreated: options.notifyCreated ?? false,
     signal: options.signal,
     isHeld: false,

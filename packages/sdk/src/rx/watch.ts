@@ -5,7 +5,8 @@ import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix } from '../kv/key-range.ts';
 import type { QueueBounds, Source } from '../watch/event-queue.ts';
 import type { Emission } from '../watch/overflow.ts';
-import { toWatchEvent, WatchEvent } from '../watch/watch-event.ts';
+import type { ResyncSink } from '../watch/relist.ts';
+import { toWatchEvent, WatchEvent, type WatchResync } from '../watch/watch-event.ts';
 import type { WatchHandle, WatchHub } from '../watch/watch-hub.ts';
 import type { WatchSink, WatchSpec } from '../watch/watcher.ts';
 import { Feed, type FeedSink } from './feed.ts';
@@ -17,6 +18,8 @@ export interface WatchPlan {
   readonly spec: WatchSpec;
   /** Undefined: from now. */
   readonly startRevision: number | undefined;
+  /** Read anew where history was compacted away. */
+  readonly isRelisted: boolean;
   readonly notifyCreated: boolean;
   readonly signal: AbortSignal | undefined;
   /** Held back by the user. */
@@ -96,7 +99,7 @@ function openRun(plan: WatchPlan, sink: FeedSink<Emission>): Run {
 }
 
 /** One subscription or loop. */
-class Run implements WatchSink, Source {
+class Run implements WatchSink, ResyncSink, Source {
   readonly #plan: WatchPlan;
   readonly #sink: FeedSink<Emission>;
   #handle: WatchHandle | undefined;
@@ -110,8 +113,8 @@ class Run implements WatchSink, Source {
   }
 
   start(): void {
-    const { hub, spec, startRevision, signal } = this.#plan;
-    this.#handle = hub.watch(spec, startRevision, this);
+    const { hub, spec, startRevision, isRelisted, signal } = this.#plan;
+    this.#handle = hub.watch(spec, startRevision, this, isRelisted ? this : undefined);
     this.update();
     if (signal?.aborted === true) this.#abort(signal);
     else if (signal !== undefined) this.#stopListening = onAbort(signal, () => this.#abort(signal));
@@ -127,6 +130,14 @@ class Run implements WatchSink, Source {
 
   onProgress(revision: number): void {
     if (this.#plan.spec.progressNotify) this.#sink.next({ type: 'progress', revision: BigInt(revision) });
+  }
+
+  onResync(revision: number, scope: WatchResync['scope']): void {
+    this.#sink.next({ type: 'resync', revision: BigInt(revision), scope });
+  }
+
+  onSynthesised(event: Event, revision: number): void {
+    this.#sink.next(toWatchEvent(event, this.#plan.prefix, BigInt(revision)));
   }
 
   onFailure(error: ConclaveError): void {

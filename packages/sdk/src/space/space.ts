@@ -161,19 +161,21 @@ export class Space<In, Out = In> {
   }
 
   /** At once if the codec can. */
-  #entry(kv: KeyValue): Entry<Out> | Promise<Entry<Out>> {
-    const { key, modRevision } = kv;
+  #entry(kv: KeyValue, isSynthesised = false): Entry<Out> | Promise<Entry<Out>> {
+    const { key } = kv;
+    // What is synthesised comes all at one revision: only reading anew makes up for the rest of it.
+    const revision = isSynthesised ? undefined : kv.modRevision;
     try {
       const value = this.#codec.decode(kv.valueBytes);
       if (!(value instanceof Promise)) return { key, value, kv };
       return value.then(
         (settled) => ({ key, value: settled, kv }),
         (error: unknown) => {
-          throw invalidValue(key, error, modRevision);
+          throw invalidValue(key, error, revision);
         },
       );
     } catch (error) {
-      throw invalidValue(key, error, modRevision);
+      throw invalidValue(key, error, revision);
     }
   }
 
@@ -181,7 +183,7 @@ export class Space<In, Out = In> {
     if (!(emitted instanceof WatchEvent)) return emitted;
     const { type, key, revision } = emitted;
     if (type === 'delete') return { type, key, revision, event: emitted };
-    const entry = this.#entry(emitted.kv);
+    const entry = this.#entry(emitted.kv, emitted.isSynthesised);
     const toEvent = ({ value }: Entry<Out>): EntryEvent<Out> => ({ type: 'put', key, value, revision, event: emitted });
     return entry instanceof Promise ? entry.then(toEvent) : toEvent(entry);
   }

@@ -104,10 +104,7 @@ export class ViewFollower {
         if (!this.#isClosed) this.#follow(revision, kvs);
       },
       (error: unknown) => {
-        if (this.#isClosed) return;
-        // Compacted between two pages: from the beginning.
-        if (isConclaveError(error, 'compacted')) this.#list();
-        else this.#fail(error as ConclaveError);
+        if (!this.#isClosed) this.#fail(error as ConclaveError);
       },
     );
   }

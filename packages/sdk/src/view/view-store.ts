@@ -1,6 +1,7 @@
 import { type Event, Event_EventType as EventType, type KeyValue as WireKeyValue } from '@conclave/protocol';
 import type { KeyPrefix } from '../kv/key-range.ts';
 import { KeyValue } from '../kv/key-value.ts';
+import { listDifference } from '../kv/list-difference.ts';
 import { idOf } from '../kv/text.ts';
 import type { ViewChange } from './view-change.ts';
 import type { IndexFunction } from './view-options.ts';
@@ -42,14 +43,10 @@ export class ViewStore {
 
   /** The changes that lead from here to `kvs`, which is all there is at `revision`. */
   replace(kvs: readonly WireKeyValue[], revision: bigint): ViewChange[] {
-    const changes: (ViewChange | undefined)[] = [];
-    const ids = new Set(kvs.map(({ key }) => idOf(key)));
-    for (const id of [...this.#kvs.keys()]) if (!ids.has(id)) changes.push(this.#remove(id, revision));
-    for (const kv of kvs) {
-      const isSame = this.get(kv.key)?.modRevision === BigInt(kv.modRevision);
-      if (!isSame) changes.push(this.#put(kv, revision));
-    }
-    return changes.filter((change) => change !== undefined);
+    const isKnown = (kv: WireKeyValue): boolean => this.get(kv.key)?.modRevision === BigInt(kv.modRevision);
+    const { gone, written } = listDifference(this.#kvs.keys(), kvs, isKnown);
+    const removed = gone.map((id) => this.#remove(id, revision)).filter((change) => change !== undefined);
+    return [...removed, ...written.map((kv) => this.#put(kv, revision))];
   }
 
   #put(wire: WireKeyValue, revision: bigint): ViewChange {

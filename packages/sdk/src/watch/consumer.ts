@@ -6,7 +6,7 @@ import { invalidArgument, isConclaveError } from '../errors/conclave-error.ts';
 import type { Comparison } from '../kv/comparison.ts';
 import type { KeyPrefix, Target, WireRange } from '../kv/key-range.ts';
 import { KeyValue } from '../kv/key-value.ts';
-import { type PinnedList, pinnedList } from '../kv/pinned-list.ts';
+import { pinnedList } from '../kv/pinned-list.ts';
 import { type Key, noBytes, toCounter } from '../kv/text.ts';
 import type { Operation } from '../kv/txn-result.ts';
 import type { Verbs } from '../verbs.ts';
@@ -133,20 +133,9 @@ export class Consumer {
       await this.#cursor.move(BigInt(revision), this.#options.guards ?? [], [], signal);
       return;
     }
-    const { revision, kvs } = await this.#list();
+    const { revision, kvs } = await pinnedList(this.#source.engine, [this.#range], signal);
     const found = (kvs[0] ?? []).map((kv) => new KeyValue(kv, this.#prefix));
     await this.#deliver({ type: 'resync', reason, revision: BigInt(revision), kvs: found });
-  }
-
-  async #list(): Promise<PinnedList> {
-    for (;;) {
-      try {
-        return await pinnedList(this.#source.engine, [this.#range], this.#life.signal);
-      } catch (error) {
-        // Compacted between two pages: from the beginning.
-        if (!isConclaveError(error, 'compacted')) throw error;
-      }
-    }
   }
 
   async #deliver(delivery: Delivery): Promise<void> {

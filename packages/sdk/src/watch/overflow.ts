@@ -1,10 +1,10 @@
 import { ConclaveError } from '../errors/conclave-error.ts';
 import { idOf } from '../kv/text.ts';
 import type { Overflow } from './event-queue.ts';
-import { type WatchCreated, WatchEvent, type WatchProgress } from './watch-event.ts';
+import { type WatchCreated, WatchEvent, type WatchProgress, type WatchResync } from './watch-event.ts';
 import type { WatchOptions } from './watch-options.ts';
 
-export type Emission = WatchEvent | WatchCreated | WatchProgress;
+export type Emission = WatchEvent | WatchCreated | WatchProgress | WatchResync;
 
 export function overflowOf(how: NonNullable<WatchOptions['overflow']>): Overflow<Emission> | undefined {
   switch (how) {
@@ -20,7 +20,7 @@ export function overflowOf(how: NonNullable<WatchOptions['overflow']>): Overflow
 /** Of each key's events the last, of the words of progress the last: in order, with the number and the beginning of what is left out. */
 function conflate(values: readonly Emission[]): Emission[] {
   const latest = new Map<string, Conflated>();
-  const kept: (Conflated | WatchCreated | WatchProgress)[] = [];
+  const kept: (Conflated | Exclude<Emission, WatchEvent>)[] = [];
   let isProgressKept = false;
   for (const value of values.toReversed()) {
     if (!(value instanceof WatchEvent)) {
@@ -52,7 +52,7 @@ interface Conflated {
 }
 
 function toEvent({ event, first, count }: Conflated): WatchEvent {
-  return first === event ? event : new WatchEvent(event.type, event.kv, first.prevKv, count);
+  return first === event ? event : event.withConflated(count, first.prevKv);
 }
 
 /** The events of one revision belong together: whoever goes on after the last one told must not miss its siblings. */

@@ -2,9 +2,10 @@ import { type Event, type Init, KV, type RangeRequest, type RangeResponse } from
 import type { Engine } from '../connection/engine.ts';
 import type { Procedure, RequestOptions } from '../connection/procedure.ts';
 import type { UnaryCall } from '../connection/unary-call.ts';
-import { ConclaveError } from '../errors/conclave-error.ts';
+import { ConclaveError, isConclaveError } from '../errors/conclave-error.ts';
 import { headerRevision } from '../kv/result.ts';
 import { ProgressQuestions } from './progress-questions.ts';
+import { Relist, type ResyncSink } from './relist.ts';
 import { WatchStream, type WatchStreamOwner } from './watch-stream.ts';
 import { Watcher, type WatchSink, type WatchSpec } from './watcher.ts';
 
@@ -58,9 +59,14 @@ export class WatchHub {
     engine.attach(this);
   }
 
-  /** Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start. */
-  watch(spec: WatchSpec, startRevision: number | undefined, sink: HubSink): WatchHandle {
-    const subscription = new Subscription(this, ++this.#lastId, spec, sink);
+  /**
+   * Starts a watch at `startRevision`, or with what happens from now on. From here the sink is only called to say that it cannot start.
+   *
+   * @param resyncs told what takes the place of history that was compacted away; without it that ends the watch
+   */
+  watch(spec: WatchSpec, startRevision: number | undefined, sink: HubSink, resyncs?: ResyncSink): WatchHandle {
+    const relist = resyncs && new Relist(this.engine, spec, resyncs);
+    const subscription = new Subscription(this, relist?.asked ?? spec, sink, relist);
     this.#subscriptions.add(subscription);
     subscription.start(startRevision);
     return subscription;
@@ -68,6 +74,11 @@ export class WatchHub {
 
   close(): void {
     for (const subscription of [...this.#subscriptions]) subscription.close();
+  }
+
+  /** The id of a watch, which no other had. */
+  newId(): number {
+    return ++this.#lastId;
   }
 
   /** The stream for a new watch. */
@@ -103,26 +114,34 @@ export class WatchHub {
 
 class Subscription implements WatchHandle, WatchSink {
   readonly #hub: WatchHub;
-  readonly #id: number;
   readonly #spec: WatchSpec;
   readonly #sink: HubSink;
+  readonly #relist: Relist | undefined;
   #read: UnaryCall<Init<RangeRequest>, RangeResponse, undefined, number> | undefined;
   #watcher: Watcher | undefined;
   #stream: WatchStream | undefined;
   #questions: ProgressQuestions | undefined;
+  #isCreated = false;
   #isPaused = false;
   #isEnded = false;
 
-  constructor(hub: WatchHub, id: number, spec: WatchSpec, sink: HubSink) {
+  constructor(hub: WatchHub, spec: WatchSpec, sink: HubSink, relist: Relist | undefined) {
     this.#hub = hub;
-    this.#id = id;
     this.#spec = spec;
     this.#sink = sink;
+    this.#relist = relist;
   }
 
   start(startRevision: number | undefined): void {
     if (this.#hub.engine.isClosed) {
-      this.onFailure(this.#hub.engine.closedError());
+      this.#fail(this.#hub.engine.closedError());
+      return;
+    }
+    if (this.#relist !== undefined) {
+      this.#relist.begin(startRevision).then(
+        (start) => this.#begin(start),
+        (error) => this.#fail(error),
+      );
       return;
     }
     if (startRevision !== undefined) {
@@ -138,7 +157,7 @@ class Subscription implements WatchHandle, WatchSink {
       undefined,
       options,
       (revision) => this.#begin(revision + 1),
-      (error) => this.onFailure(error),
+      (error) => this.#fail(error),
     );
   }
 
@@ -156,6 +175,7 @@ class Subscription implements WatchHandle, WatchSink {
     if (!this.#isPaused) return;
     this.#isPaused = false;
     this.#stream?.resume();
+    this.#tellFound();
   }
 
   requestProgress(options: RequestOptions | undefined): Promise<number> {
@@ -179,11 +199,14 @@ class Subscription implements WatchHandle, WatchSink {
   }
 
   onCreated(revision: number): void {
+    if (this.#isCreated) return;
+    this.#isCreated = true;
     this.#sink.onCreated(revision);
   }
 
   onEvents(events: readonly Event[]): void {
-    this.#sink.onEvents(events);
+    const told = this.#relist === undefined ? events : this.#relist.take(events);
+    if (told.length > 0) this.#sink.onEvents(told);
   }
 
   onProgress(revision: number): void {
@@ -191,13 +214,35 @@ class Subscription implements WatchHandle, WatchSink {
   }
 
   onFailure(error: ConclaveError): void {
+    if (this.#relist !== undefined && isConclaveError(error, 'compacted')) this.#readAnew(this.#relist, error);
+    else this.#fail(error);
+  }
+
+  #fail(error: ConclaveError): void {
     if (this.#end(error)) this.#sink.onFailure(error);
+  }
+
+  #readAnew(relist: Relist, compacted: ConclaveError<'compacted'>): void {
+    const { next } = this.#watcher as Watcher;
+    // It is over, and its stream is rid of it; what replaces it has another id.
+    this.#watcher = undefined;
+    this.#stream = undefined;
+    this.#questions?.onBroken();
+    relist.read(next, compacted).then(
+      () => this.#tellFound(),
+      (error) => this.#fail(error),
+    );
+  }
+
+  #tellFound(): void {
+    const next = this.#relist?.tell(() => this.#isPaused || this.#isEnded);
+    if (next !== undefined) this.#begin(next);
   }
 
   #begin(startRevision: number): void {
     if (this.#isEnded) return;
     this.#read = undefined;
-    this.#watcher = new Watcher(this.#id, this.#spec, startRevision, this);
+    this.#watcher = new Watcher(this.#hub.newId(), this.#spec, startRevision, this);
     if (this.#isPaused || this.#questions !== undefined) {
       this.#moveToOwn(this.#watcher);
       return;
@@ -230,6 +275,7 @@ class Subscription implements WatchHandle, WatchSink {
     if (this.#isEnded) return false;
     this.#isEnded = true;
     this.#read?.cancel();
+    this.#relist?.close();
     this.#questions?.end(error);
     if (this.#watcher !== undefined) this.#stream?.remove(this.#watcher);
     this.#hub.forget(this);

@@ -1,10 +1,10 @@
 import type { Integer } from '../kv/text.ts';
-import type { WatchCreated, WatchEvent, WatchProgress } from './watch-event.ts';
+import type { WatchCreated, WatchEvent, WatchProgress, WatchResync } from './watch-event.ts';
 
 export interface WatchOptions {
   /**
    * The first revision whose changes are told, past or future. Default: from now, that is everything after a linearizable read which each
-   * subscription makes when it starts. Fails with `compacted` if that history is gone.
+   * subscription makes when it starts. If that history is gone, see {@link onCompacted}.
    */
   readonly startRevision?: Integer | undefined;
   /** Tell the key as it was before each change, too. Default: false. */
@@ -38,14 +38,31 @@ export interface WatchOptions {
   readonly bufferedEventsMax?: number | undefined;
   /** How many bytes of keys and values may wait for a slow `for await`, at least 1. Default: 16 MiB. */
   readonly bufferedBytesMax?: number | undefined;
+  /**
+   * What happens when the server compacted away what the watch has still to tell, as it was cut off or held back for long, or starts that early:
+   *
+   * - `fail`: it ends with `compacted`.
+   * - `relist`: the range is read page by page, all at one revision. The watch emits a {@link WatchResync}; then one put for each key that was written
+   *   since what was told last, in the order of their `modRevision`; then one deletion for each key that is gone; all of that revision, and marked as
+   *   {@link WatchEvent.isSynthesised}, with `prevKv` undefined. Then it goes on after that revision. What came and went in between is not told.
+   *
+   * To know what is gone, `relist` keeps the keys of the range, their bytes and some 60 more for each, and reads them once, without values, before
+   * it starts. A watch whose `startRevision` lies in the future, or in history that is gone already, cannot know them: its first resync has the
+   * scope `everything`. With `ignore: 'delete'` nothing is kept or read at the start; with `ignore: 'put'` the server sends the puts all the same,
+   * and where `everything` would have to be told the watch ends with `compacted`. While a range is read anew all of it is in memory.
+   *
+   * Default: `fail`.
+   */
+  readonly onCompacted?: 'fail' | 'relist' | undefined;
   /** Ends the watch with the error `cancelled` when aborted. To just stop, unsubscribe, leave the loop, or close the watch. */
   readonly signal?: AbortSignal | undefined;
 }
 
-type WhenAsked<Asked, Kind> = Asked extends false | undefined ? never : Kind;
+type WhenAsked<Asked, Kind> = Asked extends false | 'fail' | undefined ? never : Kind;
 
 /** What a watch with these options emits. */
 export type WatchEmission<Options extends WatchOptions> =
   | WatchEvent
   | WhenAsked<Options extends { notifyCreated: infer Asked } ? Asked : undefined, WatchCreated>
-  | WhenAsked<Options extends { progressNotify: infer Asked } ? Asked : undefined, WatchProgress>;
+  | WhenAsked<Options extends { progressNotify: infer Asked } ? Asked : undefined, WatchProgress>
+  | WhenAsked<Options extends { onCompacted: infer Asked } ? Asked : undefined, WatchResync>;
