@@ -77,7 +77,8 @@ const asksForProgress = (stream: ScriptedStream): number =>
 describe('the lag of a watch', () => {
   test('does not end while it reads what there is in place of compacted history, or is held back in telling it', async () => {
     const { runtime, client, script, gauges } = await measured();
-    script.onCall = (call) => call.reply(RangeResponse.encode({ header: { revision: 100 }, kvs: [{ key: Buffer.from('k'), modRevision: 90 }] }));
+    script.onCall = (call) =>
+      call.reply(RangeResponse.encode({ header: { revision: 100 }, kvs: [{ key: Buffer.from('k'), modRevision: 90 }] }));
     const watch = client.watch('k', { startRevision: 11n, onCompacted: 'relist' });
     watch.subscribe(() => watch.pause());
     await runtime.runUntil(() => script.streams.length === 1);
