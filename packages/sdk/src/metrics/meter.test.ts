@@ -96,6 +96,18 @@ describe('the lag of a watch', () => {
     expect(gauges.watchLagRevisions).toBe(0);
   });
 
+  test('counts what is synthesised as told', async () => {
+    const { runtime, client, script, counts } = await measured();
+    client.watch('k', { startRevision: 1n, onCompacted: 'relist' }).subscribe();
+    await runtime.runUntil(() => script.streams.length === 1);
+    script.stream.send(WatchResponse.encode({ watchId: 1n, canceled: true, compactRevision: 80, header: { revision: 100 } }));
+    await runtime.advance(0);
+    const kvs = [90, 95].map((modRevision) => ({ key: Buffer.from(`k${modRevision}`), modRevision }));
+    script.call.reply(RangeResponse.encode({ header: { revision: 100 }, kvs }));
+    await runtime.advance(0);
+    expect(counts.events).toBe(2);
+  });
+
   test('ends with a watch that ends while it reads', async () => {
     const { runtime, client, script, gauges } = await measured();
     const subscription = client.watch('k', { startRevision: 1n, onCompacted: 'relist' }).subscribe();

@@ -107,8 +107,12 @@ export class Relist {
     const { revision, scope, events } = found;
     this.#isTelling = true;
     for (; found.told <= events.length && !isHeldBack(); found.told++) {
-      if (found.told === 0) this.#sink.onResync(revision, scope);
-      else this.#sink.onSynthesised(events[found.told - 1] as Event, revision);
+      if (found.told === 0) {
+        this.#sink.onResync(revision, scope);
+        continue;
+      }
+      this.#engine.meter?.metrics.watchEvents(1);
+      this.#sink.onSynthesised(events[found.told - 1] as Event, revision);
     }
     this.#isTelling = false;
     if (found.told <= events.length) return undefined;
