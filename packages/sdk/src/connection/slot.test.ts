@@ -196,6 +196,16 @@ describe('asking whether the peer lives', () => {
     },
   );
 
+  test('is not done for calls that were not answered before one that was', async () => {
+    const { runtime, script, client } = await scriptedClient();
+    await runtime.run(client.get('k', { deadlineMs: 300 }).catch(() => {}));
+    script.onCall = (call) => call.reply(found);
+    await runtime.run(client.get('k'));
+    await runtime.advance(10_000);
+    await runtime.run(client.get('k'));
+    expect(script.pings).toEqual([]);
+  });
+
   test('is done at most every six seconds for calls that are given up', async () => {
     const { runtime, script, client } = await scriptedClient();
     for (let n = 0; n < 30; n++) {

@@ -96,6 +96,18 @@ describe('the lag of a watch', () => {
     expect(gauges.watchLagRevisions).toBe(0);
   });
 
+  test('counts of a batch only what is new in it', async () => {
+    const { runtime, client, script, counts } = await measured();
+    client.watch('k', { startRevision: 5n }).subscribe();
+    await runtime.runUntil(() => script.streams.length === 1);
+    script.stream.send(events(5, 6));
+    await runtime.advance(0);
+    const kvs = [5, 6].map((modRevision) => ({ kv: { key: Buffer.from('k'), modRevision, version: 2 } }));
+    script.stream.send(WatchResponse.encode({ watchId: 1n, header: { revision: 6 }, events: kvs }));
+    await runtime.advance(0);
+    expect(counts.events).toBe(2);
+  });
+
   test('counts what is synthesised as told', async () => {
     const { runtime, client, script, counts } = await measured();
     client.watch('k', { startRevision: 1n, onCompacted: 'relist' }).subscribe();
