@@ -95,6 +95,30 @@ test('a ping that was answered while the loop was blocked is alive', async () =>
   expect(await ping(50)).toBe(false);
 });
 
+test('an attempt to connect that succeeded while the loop was blocked is not given up', async () => {
+  const worker = new Worker(
+    `const server = require('node:http2').createServer();
+     server.listen(0, '127.0.0.1', () => require('node:worker_threads').parentPort.postMessage(server.address().port));`,
+    { eval: true },
+  );
+  cleanups.push(() => void worker.terminate());
+  const [port] = await once(worker, 'message');
+  const connection = grpcTransport({ runtime, connectTimeoutMs: 1_000 })(`127.0.0.1:${port}`);
+  cleanups.push(() => connection.close());
+  const states: string[] = [];
+  const decided = new Promise<void>((resolve) =>
+    connection.onState((state) => {
+      states.push(state);
+      if (state !== 'connecting') resolve();
+    }),
+  );
+  connection.connect();
+  const started = performance.now();
+  while (performance.now() - started < 1_500);
+  await decided;
+  expect(states).toEqual(['connecting', 'ready']);
+});
+
 describe('notProcessed', () => {
   test('is true when the connection was refused', async () => {
     const server = createServer();

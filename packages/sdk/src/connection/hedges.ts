@@ -1,4 +1,5 @@
 import type { Call } from '@conclave/wire';
+import type { AwaitedCall } from './liveness.ts';
 import type { CallHost } from './procedure.ts';
 import type { Slot } from './slot.ts';
 
@@ -14,15 +15,20 @@ const pauseMs = 500;
 
 /** The further attempts of a call whose first one is slow, each at another endpoint. */
 export class Hedges {
+  readonly #call: AwaitedCall;
   #attempts: readonly Attempt[] = [];
   #nextAt = Number.NEGATIVE_INFINITY;
+
+  constructor(call: AwaitedCall) {
+    this.#call = call;
+  }
 
   /** Where to ask next, which is then paid for; undefined: nowhere, or not yet. */
   next({ balancer, runtime, hedgeBudget }: CallHost, first: Slot): Slot | undefined {
     const now = runtime.monotonic();
     if (this.#attempts.length >= attemptsMax || now < this.#nextAt) return undefined;
     const slot = balancer.better([first, ...this.#attempts.map((attempt) => attempt.slot)]);
-    if (slot === undefined || !hedgeBudget.spend()) return undefined;
+    if (slot === undefined || !hedgeBudget.spend(this.#call)) return undefined;
     this.#nextAt = now + pauseMs;
     return slot;
   }

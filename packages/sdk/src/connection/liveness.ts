@@ -53,6 +53,8 @@ export class Liveness {
   /** Only those that owe an answer. */
   #awaiting = 0;
   #heard = false;
+  /** When the first call ended that was not answered, of those since the peer spoke last. */
+  #unansweredAt: number | undefined;
   #silentMs = 0;
   #tickTimer: Timer | undefined;
   #tickMs = 0;
@@ -90,23 +92,28 @@ export class Liveness {
       this.#heard = true;
       this.#setTick();
     }
+    // Each of many calls may have less time than it takes to notice the silence, and then nothing be under way.
+    if (this.#unansweredAt !== undefined && this.#runtime.monotonic() - this.#unansweredAt >= awaitedSilenceMs) this.ask();
   }
 
   end(wasAwaited: boolean, heard: boolean, call: AwaitedCall | undefined): void {
     if (call !== undefined) this.#calls.delete(call);
     this.#inFlight--;
     if (wasAwaited) this.#awaiting--;
-    if (heard) this.#heard = true;
+    if (heard) this.hear();
+    else if (wasAwaited) this.#unansweredAt ??= this.#runtime.monotonic();
   }
 
   /** The peer spoke. */
   hear(): void {
     this.#heard = true;
+    this.#unansweredAt = undefined;
   }
 
-  /** The connection stands. */
+  /** The connection stands, or the peer gave a sign of life when it was asked for one. */
   renew(): void {
     this.#silentMs = 0;
+    this.#unansweredAt = undefined;
   }
 
   /** What was asked of a connection that is replaced is of no account. */
@@ -135,7 +142,7 @@ export class Liveness {
     // A connection that was replaced meanwhile has no say any more.
     if (asked !== this.#peer.connection || this.#peer.isClosed) return;
     this.#isPinging = false;
-    if (isAlive) this.#silentMs = 0;
+    if (isAlive) this.renew();
     this.#peer.onAnswer(isAlive);
   }
 

@@ -180,6 +180,42 @@ describe('asking whether the peer lives', () => {
     expect(runtime.monotonic()).toBeLessThan(18_000);
   });
 
+  test.each([0, 5_000])(
+    'is done, and the connection replaced, where every call has less time than that takes, %i ms between two',
+    async (pauseMs) => {
+      const { runtime, script, client } = await scriptedClient();
+      script.answersPing = () => false;
+      const [silent] = script.connections;
+      const read = async (): Promise<void> => {
+        while (silent?.state !== 'closed') {
+          await client.get('k', { deadlineMs: 300 }).catch(() => {});
+          await new Promise<void>((resolve) => void runtime.timer(pauseMs, resolve));
+        }
+      };
+      await runtime.run(read(), { deadlineMs: 20_000 });
+    },
+  );
+
+  test('is not done for calls that were not answered before one that was', async () => {
+    const { runtime, script, client } = await scriptedClient();
+    await runtime.run(client.get('k', { deadlineMs: 300 }).catch(() => {}));
+    script.onCall = (call) => call.reply(found);
+    await runtime.run(client.get('k'));
+    await runtime.advance(10_000);
+    await runtime.run(client.get('k'));
+    expect(script.pings).toEqual([]);
+  });
+
+  test('is done at most every six seconds for calls that are given up', async () => {
+    const { runtime, script, client } = await scriptedClient();
+    for (let n = 0; n < 30; n++) {
+      await runtime.run(client.get('k', { deadlineMs: 20 }).catch(() => {}));
+      await runtime.advance(600);
+    }
+    expect(script.pings.length).toBeGreaterThan(0);
+    expect(script.pings.length).toBeLessThanOrEqual(4);
+  });
+
   test('is done within two seconds when a call is not answered', async () => {
     const { runtime, script, client } = await scriptedClient();
     void client.get('k').catch(() => {});

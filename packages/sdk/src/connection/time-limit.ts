@@ -1,4 +1,6 @@
+import type { Timer } from '@conclave/wire';
 import { ConclaveError } from '../errors/conclave-error.ts';
+import { onAbort } from './abort.ts';
 import type { CallHost, RequestOptions } from './procedure.ts';
 
 /** The time and the signal of something that takes several calls. */
@@ -22,6 +24,24 @@ export class TimeLimit {
   check(): void {
     if (this.signal?.aborted === true) throw this.cancelled();
     if (this.remainingMs <= 0) throw this.exceeded();
+  }
+
+  /** Waits for something that knows of no limit. Throws as {@link TimeLimit.check} does once there is nothing left. */
+  async until(done: Promise<void>): Promise<void> {
+    this.check();
+    const { signal, remainingMs } = this;
+    let timer: Timer | undefined;
+    let stopListening: (() => void) | undefined;
+    const over = new Promise<never>((_, reject) => {
+      if (remainingMs !== Number.POSITIVE_INFINITY) timer = this.#host.runtime.timer(remainingMs, () => reject(this.exceeded()));
+      if (signal !== undefined) stopListening = onAbort(signal, () => reject(this.cancelled()));
+    });
+    try {
+      await Promise.race([done, over]);
+    } finally {
+      timer?.cancel();
+      stopListening?.();
+    }
   }
 
   /** What the next call is given. */

@@ -181,7 +181,7 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#isSlow = true;
     const { isRepeatable, onSend, path } = this.#procedure;
     if (this.#call === undefined || this.#isCancelled || !isRepeatable || onSend !== undefined) return;
-    this.#hedges ??= new Hedges();
+    this.#hedges ??= new Hedges(this);
     const slot = this.#hedges.next(this.#host, this.#slot as Slot);
     if (slot === undefined) return;
     this.#noteRepeat(slot);
@@ -238,17 +238,19 @@ export class UnaryCall<Request, Response, Context, Result> implements AwaitedCal
     this.#judge(slot, end, false);
     // Whatever else became of it, the first attempt is still under way.
     if (end.code !== 0) return;
-    this.#host.hedgeBudget.refund();
     const first = { slot: this.#slot as Slot, call: this.#call as Call };
     this.#call = undefined;
     for (const older of [first, ...others]) older.slot.fail('others answer what it does not');
     this.#drop(first);
     this.#dropHedges();
     this.#succeed(response as Uint8Array, slot);
+    this.#host.hedgeBudget.refund();
   }
 
   #dropHedges(): void {
-    if (this.#hedges !== undefined) for (const hedge of this.#hedges.clear()) this.#drop(hedge);
+    if (this.#hedges === undefined) return;
+    this.#host.hedgeBudget.forget(this);
+    for (const hedge of this.#hedges.clear()) this.#drop(hedge);
   }
 
   #drop({ slot, call }: Attempt): void {

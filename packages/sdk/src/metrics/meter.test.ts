@@ -75,6 +75,62 @@ const asksForProgress = (stream: ScriptedStream): number =>
   stream.written.filter((bytes) => WatchRequest.decode(bytes).progressRequest !== undefined).length;
 
 describe('the lag of a watch', () => {
+  test('does not end while it reads what there is in place of compacted history, or is held back in telling it', async () => {
+    const { runtime, client, script, gauges } = await measured();
+    script.onCall = (call) =>
+      call.reply(RangeResponse.encode({ header: { revision: 100 }, kvs: [{ key: Buffer.from('k'), modRevision: 90 }] }));
+    const watch = client.watch('k', { startRevision: 11n, onCompacted: 'relist' });
+    watch.subscribe(() => watch.pause());
+    await runtime.runUntil(() => script.streams.length === 1);
+    script.onCall = () => {};
+    script.stream.send(WatchResponse.encode({ watchId: 1n, canceled: true, compactRevision: 80, header: { revision: 100 } }));
+    await runtime.advance(0);
+    expect(gauges.watchLagRevisions).toBe(1_000 - 10);
+    script.call.reply(RangeResponse.encode({ header: { revision: 1_000 }, kvs: [{ key: Buffer.from('k'), modRevision: 900 }] }));
+    await runtime.advance(0);
+    expect(gauges.watchLagRevisions).toBe(1_000 - 10);
+    watch.resume();
+    watch.resume();
+    await runtime.runUntil(() => script.streams.length === 2);
+    watch.resume();
+    expect(gauges.watchLagRevisions).toBe(0);
+  });
+
+  test('counts of a batch only what is new in it', async () => {
+    const { runtime, client, script, counts } = await measured();
+    client.watch('k', { startRevision: 5n }).subscribe();
+    await runtime.runUntil(() => script.streams.length === 1);
+    script.stream.send(events(5, 6));
+    await runtime.advance(0);
+    const kvs = [5, 6].map((modRevision) => ({ kv: { key: Buffer.from('k'), modRevision, version: 2 } }));
+    script.stream.send(WatchResponse.encode({ watchId: 1n, header: { revision: 6 }, events: kvs }));
+    await runtime.advance(0);
+    expect(counts.events).toBe(2);
+  });
+
+  test('counts what is synthesised as told', async () => {
+    const { runtime, client, script, counts } = await measured();
+    client.watch('k', { startRevision: 1n, onCompacted: 'relist' }).subscribe();
+    await runtime.runUntil(() => script.streams.length === 1);
+    script.stream.send(WatchResponse.encode({ watchId: 1n, canceled: true, compactRevision: 80, header: { revision: 100 } }));
+    await runtime.advance(0);
+    const kvs = [90, 95].map((modRevision) => ({ key: Buffer.from(`k${modRevision}`), modRevision }));
+    script.call.reply(RangeResponse.encode({ header: { revision: 100 }, kvs }));
+    await runtime.advance(0);
+    expect(counts.events).toBe(2);
+  });
+
+  test('ends with a watch that ends while it reads', async () => {
+    const { runtime, client, script, gauges } = await measured();
+    const subscription = client.watch('k', { startRevision: 1n, onCompacted: 'relist' }).subscribe();
+    await runtime.runUntil(() => script.streams.length === 1);
+    script.stream.send(WatchResponse.encode({ watchId: 1n, canceled: true, compactRevision: 80, header: { revision: 100 } }));
+    await runtime.advance(0);
+    expect(gauges.watchLagRevisions).toBeGreaterThan(0);
+    subscription.unsubscribe();
+    expect(gauges.watchLagRevisions).toBe(0);
+  });
+
   test('is what the server has beyond the last event, until it says that there is no more', async () => {
     const { runtime, client, script, gauges, counts } = await measured();
     client.watch('k', { startRevision: 5n }).subscribe();

@@ -26,7 +26,7 @@ export interface Metrics {
   callEnded(method: string, code: string, seconds: number): void;
   /** A call is sent once more. */
   callRepeated(method: string): void;
-  /** Watches were told so many events, those of views included. What a server sends anew after a reconnect is told, and counted, once. */
+  /** Watches were told so many events, those of views included. What a server sends anew after a reconnect is told, and counted, once, and so is what is synthesised. */
   watchEvents(count: number): void;
   /** So many watches went on on another stream. */
   watchesResumed(count: number): void;

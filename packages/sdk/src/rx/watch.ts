@@ -1,6 +1,7 @@
 import type { Event } from '@conclave/protocol';
 import { onAbort } from '../connection/abort.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
+import { TimeLimit } from '../connection/time-limit.ts';
 import { ConclaveError, invalidArgument } from '../errors/conclave-error.ts';
 import type { KeyPrefix } from '../kv/key-range.ts';
 import type { QueueBounds, Source } from '../watch/event-queue.ts';
@@ -85,6 +86,11 @@ export class Watch<T = WatchEvent> extends Feed<T> {
     const runs = this.#runs;
     if (runs.length === 0) throw invalidArgument('nobody has subscribed to the watch');
     return BigInt(Math.min(...(await Promise.all(runs.map((run) => run.requestProgress(options))))));
+  }
+
+  /** @internal The time and the signal of a question that begins now. */
+  limit(options: RequestOptions | undefined): TimeLimit {
+    return new TimeLimit(this.#plan.hub.engine, options);
   }
 
   get #runs(): readonly Run[] {

@@ -74,6 +74,28 @@ test('progress of a space is told once the values before it were, however long t
   expect(seen).toEqual(['7', '9', 'progress']);
 });
 
+test('progress of a space whose values are never read is waited for no longer than was asked for', async () => {
+  const stuck: Codec<string> = { encode: (value) => value, decode: () => new Promise(() => {}) };
+  const watch = scripted.client.space('k', stuck).watch(undefined, { startRevision: 5 });
+  watch.subscribe();
+  (await stream()).created();
+  await settle();
+  const controller = new AbortController();
+  const asked = [watch.requestProgress({ deadlineMs: 300 }), watch.requestProgress({ signal: controller.signal })];
+  const own = await stream(2);
+  own.created();
+  await scripted.runtime.runUntil(() => own.progressRequests() > 0);
+  own.events([{ revision: 7 }]);
+  own.streamProgress(12);
+  await settle();
+  controller.abort();
+  const [late, cancelled] = await scripted.runtime.run(Promise.allSettled(asked));
+  expect(late).toMatchObject({ reason: { code: 'deadline-exceeded' } });
+  expect(cancelled).toMatchObject({ reason: { code: 'cancelled' } });
+  await scripted.runtime.run(scripted.client.close());
+  expect(scripted.runtime.pendingTimers).toBe(0);
+});
+
 test('progress does not wait for an observer that has left', async () => {
   const watch = scripted.client.space('k', slow()).watch(undefined, { startRevision: 5 });
   const leaving = watch.subscribe();

@@ -53,8 +53,9 @@ export class EntryWatch<T> extends MappedFeed<Stored, T> {
    * ```
    */
   async requestProgress(options?: RequestOptions): Promise<bigint> {
+    const limit = this.#watch.limit(options);
     const revision = await this.#watch.requestProgress(options);
-    await this.told();
+    await limit.until(this.told());
     return revision;
   }
 }

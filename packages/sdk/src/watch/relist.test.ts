@@ -2,6 +2,7 @@ import { inspect } from 'node:util';
 import { type Init, Maintenance, RangeRequest, RangeResponse, StatusResponse, type KeyValue as WireKeyValue } from '@conclave/protocol';
 import { json, prefix, type WatchCreated, type WatchEvent, type WatchOptions, type WatchProgress, type WatchResync } from '@conclave/sdk';
 import { type ScriptedCall, type ScriptedClient, type ScriptedStream, ScriptedWatches, scriptedClient } from '@conclave/testkit';
+import { take } from 'rxjs';
 import { beforeEach, describe, expect, test } from 'vitest';
 
 type Emitted = WatchEvent | WatchCreated | WatchProgress | WatchResync;
@@ -298,6 +299,21 @@ describe('history that was compacted away', () => {
     expect(await scripted.runtime.run(asked)).toBe(25n);
   });
 
+  test('is not followed by a watch where nobody follows any more who was told it', async () => {
+    listed = [kv('k1', 3)];
+    const seen: Emitted[] = [];
+    const watch = scripted.client.watch(prefix('k'), { onCompacted: 'relist' });
+    watch.pipe(take(2)).subscribe((emitted) => void seen.push(emitted));
+    const server = await stream();
+    server.created();
+    revision = 20;
+    listed = [];
+    server.cancel('', 20);
+    await scripted.runtime.advance(1_000);
+    expect(told({ seen })).toEqual(['resync difference 20', '~delete k1 20']);
+    expect(scripted.script.streams).toHaveLength(1);
+  });
+
   test('is not read to the end by who has gone, or whose client has', async () => {
     const gone = await compacted();
     instead = () => true;
@@ -444,6 +460,22 @@ describe('one who is slow', () => {
     server.cancel('', 20);
     await settle();
     expect(seen).toEqual(['resync difference 20', '~put k2=v12 20', '~delete k1 20']);
+  });
+
+  test('with the last of what was found holds back what comes after it', async () => {
+    listed = [kv('k1', 3)];
+    const watch = scripted.client.watch(prefix('k'), { onCompacted: 'relist' });
+    watch.subscribe(({ type }) => {
+      if (type === 'delete') watch.pause();
+    });
+    const server = await stream();
+    server.created();
+    revision = 20;
+    listed = [];
+    server.cancel('', 20);
+    expect((await stream(2)).stream.isPaused).toBe(true);
+    watch.resume();
+    expect(scripted.script.stream.isPaused).toBe(false);
   });
 
   /** A loop that has not begun to take anything, when what it still wanted is gone. */

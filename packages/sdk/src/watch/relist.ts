@@ -39,6 +39,8 @@ export class Relist {
   #known: Set<string> | undefined;
   #found: Found | undefined;
   #isTelling = false;
+  /** While no stream says how far behind the watch is. */
+  #unfollow: (() => void) | undefined;
 
   constructor(engine: Engine, spec: WatchSpec, sink: ResyncSink) {
     this.#engine = engine;
@@ -83,6 +85,7 @@ export class Relist {
     const isEverything = this.#tellsDeletions && known === undefined;
     // All puts would tell what is gone; without them nothing does.
     if (isEverything && ignore === 'put') throw compacted;
+    this.#unfollow = this.#engine.meter?.follow({ lag: (seen) => Math.max(0, seen - next + 1) });
     this.#engine.runtime.log.warn({ revision: next - 1 }, 'a watch missed history that was compacted away, and reads its range anew');
     const list = await pinnedList(this.#engine, [this.#spec], this.#life.signal, { keysOnly: ignore === 'put' });
     const { revision } = list;
@@ -104,18 +107,24 @@ export class Relist {
     const { revision, scope, events } = found;
     this.#isTelling = true;
     for (; found.told <= events.length && !isHeldBack(); found.told++) {
-      if (found.told === 0) this.#sink.onResync(revision, scope);
-      else this.#sink.onSynthesised(events[found.told - 1] as Event, revision);
+      if (found.told === 0) {
+        this.#sink.onResync(revision, scope);
+        continue;
+      }
+      this.#engine.meter?.metrics.watchEvents(1);
+      this.#sink.onSynthesised(events[found.told - 1] as Event, revision);
     }
     this.#isTelling = false;
     if (found.told <= events.length) return undefined;
     this.#found = undefined;
+    this.#unfollow?.();
     return revision + 1;
   }
 
   close(): void {
     this.#life.abort();
     this.#found = undefined;
+    this.#unfollow?.();
   }
 
   get #tellsDeletions(): boolean {
