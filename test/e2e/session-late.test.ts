@@ -297,6 +297,34 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await (await later).release();
     });
 
+    test.each(['queues again once the key of its session is there', 'is gone on with by a successor'])(
+      "that %s is one call's, by whatever namespace object it came",
+      async (how) => {
+        let session = await client.session({ ttlSeconds: 30 });
+        const ask = (signal?: AbortSignal): Promise<Lock> => lock(client.namespace('jobs/'), `${mine}l`, { lease: session.lease, signal });
+        const mark = `conclave/session/${session.lease.id.toString(16)}`;
+        const isMissing = how.startsWith('queues');
+        if (isMissing) {
+          network.keep(mark);
+          await other.delete(mark);
+          await network.untilKept();
+        } else {
+          await ask();
+          session = await client.session({ from: await session.handOver() });
+        }
+        const asked = [ask(), ask()];
+        if (isMissing) await network.pass();
+        const answers = await Promise.allSettled(asked);
+        const won = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+        expect(won).toHaveLength(1);
+        expect(answers.find(({ status }) => status === 'rejected')).toMatchObject({ reason: { code: 'lease-in-use' } });
+        expect((await other.get(`jobs/${won[0]?.key}`))?.createRevision).toBe(won[0]?.token);
+        await won[0]?.release();
+        await (await ask()).release();
+        await session.close();
+      },
+    );
+
     test('on any other lease is asked for, written to and given back as ever', async () => {
       const lease = await client.lease.grant({ ttlSeconds: 30 });
       expect(lease.guards).toEqual([]);
