@@ -60,6 +60,11 @@ class SlowNetwork {
     this.#fail?.({ code: 14, message: 'the connection broke', trailer: () => undefined, notProcessed: false });
   }
 
+  /** Its sender is told that it may not. */
+  refuse(): void {
+    this.#fail?.({ code: 7, message: 'etcdserver: permission denied', trailer: () => undefined, notProcessed: false });
+  }
+
   /** Passes on what it kept. Whether its conditions held. `meanwhile`: what happens before the sender is told. */
   async pass(meanwhile = async (): Promise<void> => {}): Promise<boolean> {
     if (this.#kept === undefined) throw new Error('nothing was kept');
@@ -265,6 +270,30 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await other.delete(leadership.key);
       await expect(leadership.proclaim('z')).rejects.toMatchObject({ code: 'leadership-lost' });
       await session.close();
+    });
+
+    test('is not waited for, and lost, once the key of its session can never be put again', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const { lease } = session;
+      const held = session.hold(`${mine}a`, 'v');
+      await held.placed();
+      const locked = await lock(client, `${mine}l`, { lease });
+      const mark = `conclave/session/${lease.id.toString(16)}`;
+      network.keep(mark);
+      await other.delete(mark);
+      await network.untilKept();
+      const released = locked.release();
+      const waiting = lock(client, `${mine}m`, { lease });
+      network.refuse();
+      await expect(waiting).rejects.toMatchObject({
+        code: 'lock-lost',
+        cause: { code: 'lease-lost', cause: { code: 'permission-denied' } },
+      });
+      await released;
+      await eventually('there is another lease', () => session.state.state === 'live' && session.lease !== lease);
+      await held.placed();
+      await eventually('all of the other is gone', async () => (await other.get(locked.key)) === undefined);
+      expect((await other.get(`${mine}a`))?.lease).toBe(session.lease.id);
     });
 
     test('that the old process waited for keeps its position; one that nobody goes on with is seen by the successor, and dropped', async () => {
