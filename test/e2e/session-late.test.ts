@@ -283,12 +283,12 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await other.delete(mark);
       await network.untilKept();
       const released = locked.release();
-      const waiting = lock(client, `${mine}m`, { lease });
-      network.refuse();
-      await expect(waiting).rejects.toMatchObject({
+      const waiting = expect(lock(client, `${mine}m`, { lease })).rejects.toMatchObject({
         code: 'lock-lost',
         cause: { code: 'lease-lost', cause: { code: 'permission-denied' } },
       });
+      network.refuse();
+      await waiting;
       await released;
       await eventually('there is another lease', () => session.state.state === 'live' && session.lease !== lease);
       await held.placed();
@@ -341,9 +341,9 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
           await ask();
           session = await client.session({ from: await session.handOver() });
         }
-        const asked = [ask(), ask()];
+        const asked = Promise.allSettled([ask(), ask()]);
         if (isMissing) await network.pass();
-        const answers = await Promise.allSettled(asked);
+        const answers = await asked;
         const won = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
         expect(won).toHaveLength(1);
         expect(answers.find(({ status }) => status === 'rejected')).toMatchObject({ reason: { code: 'lease-in-use' } });
