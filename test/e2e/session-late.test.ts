@@ -1,7 +1,7 @@
 // What a process that handed its session over still had on its way in the network: none of it may land once the successor goes on.
 import { Compare_CompareTarget as CompareTarget, KV, TxnRequest, TxnResponse } from '@conclave/protocol';
 import { campaign, type Lock, lock, tryLock } from '@conclave/recipes';
-import { type Client, connect, del, get, key, type Namespace, prefix, put, type Session } from '@conclave/sdk';
+import { type Client, connect, del, get, key, type Lease, type Namespace, prefix, put, type Session } from '@conclave/sdk';
 import { eventually, type RunningProcess, testTargets } from '@conclave/testkit';
 import { type CallEnd, type Connection, systemRuntime, type Transport } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
@@ -270,6 +270,24 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await other.delete(leadership.key);
       await expect(leadership.proclaim('z')).rejects.toMatchObject({ code: 'leadership-lost' });
       await session.close();
+    });
+
+    test('is left to the call that has it by another that gives up', async () => {
+      const first = await client.session({ ttlSeconds: 30 });
+      const ask = (lease: Lease, signal?: AbortSignal): Promise<Lock> => lock(client.namespace('jobs/'), `${mine}l`, { lease, signal });
+      await ask(first.lease);
+      await using session = await client.session({ from: await first.handOver() });
+      const own = `jobs/${mine}l/${session.lease.id.toString(16)}`;
+      network.keep(own);
+      const controller = new AbortController();
+      const givenUp = expect(ask(session.lease, controller.signal)).rejects.toMatchObject({ code: 'cancelled' });
+      await network.untilKept();
+      const held = await ask(session.lease);
+      controller.abort();
+      expect(await network.pass()).toBe(false);
+      await givenUp;
+      expect((await other.get(own))?.createRevision).toBe(held.token);
+      expect(held.isHeld).toBe(true);
     });
 
     test('is not waited for, and lost, once the key of its session can never be put again', async () => {
