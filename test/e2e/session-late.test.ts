@@ -415,6 +415,26 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
     );
   });
 
+  describe.skipIf(skip !== undefined)('an offer', () => {
+    test('that never got through is taken back, and finds nothing when it comes late', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const held = session.hold(`${mine}a`, 'v');
+      await held.placed();
+      const { id } = session.lease;
+      network.keep(`conclave/session/${id.toString(16)}`);
+      const controller = new AbortController();
+      const offered = expect(session.handOver({ signal: controller.signal })).rejects.toMatchObject({ code: 'cancelled' });
+      await network.untilKept();
+      controller.abort();
+      await offered;
+      await session.takeBack();
+      expect(session.lease.id).toBe(id);
+      expect(await network.pass()).toBe(false);
+      await held.update('w');
+      expect((await other.get(`${mine}a`))?.value).toBe('w');
+    });
+  });
+
   describe.skipIf(skip !== undefined)('the guard of a session', () => {
     test('holds in any namespace, and in none after a hand-over', async () => {
       const home = client.namespace('home/');
