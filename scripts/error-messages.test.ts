@@ -66,6 +66,26 @@ failed     10.1 s  clock jumps
   expect(errorMessages(output, 600)).toBe('MISSED    9 s  raft: votes twice   seed 7 of 100\nfailed     10.1 s  clock jumps');
 });
 
+test('of a program that was ended from outside, or by its engine, why', () => {
+  const output = `12 images
+<--- Last few GCs --->
+
+FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory
+ 1: 0xb9c310 node::Abort() [node]
+ 2: 0xaa27ee  [node]
+
+Error: the process was ended by SIGABRT
+`;
+  expect(errorMessages(output, 600)).toBe(`FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory
+Error: the process was ended by SIGABRT`);
+});
+
+test('of a test whose error has no stack, no more than its message', () => {
+  expect(errorMessages('\nFailed:\na.test.ts: one\nError: just text\nb.test.ts: two\nError: more\n', 600)).toBe(
+    'a.test.ts: one\nError: just text\nb.test.ts: two\nError: more',
+  );
+});
+
 test('is never more than asked for; without a message it is the end', () => {
   expect(errorMessages('Error: 12345', 9)).toBe('Error: 12');
   expect(errorMessages('what is this\nsegmentation fault\n', 18)).toBe('segmentation fault');

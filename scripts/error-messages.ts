@@ -1,9 +1,10 @@
 import { stripVTControlCharacters } from 'node:util';
 
 /** Begins one. */
-const header = /^\s*(?:outside of any test: |\[cause\]: |Uncaught )*(?:[\w.]*(?:Error|Loss)\b[^:]*: |(?:FAILED|failed|MISSED|BROKEN) +)\S/;
+const header =
+  /^\s*(?:outside of any test: |\[cause\]: |Uncaught )*(?:[\w.]*(?:Error|Loss)\b[^:]*: |FATAL ERROR: |(?:FAILED|failed|MISSED|BROKEN) +)\S/;
 /** Ends a message. */
-const notOfIt = /^\s+at |^\s*(?:passed|found|skipped) |^\s*[{}]?\s*$|^\s*[\u276f\u2713\u00d7]|^\s*\d*\s*\|/;
+const notOfIt = /^\s+at |^\s*(?:passed|found|skipped) |^\s*[{}]?\s*$|^\s*[\u276f\u2713\u00d7]|^\s*\d*\s*\||^\s*\d+: 0x|^\S+\.ts: /;
 const linesMax = 3;
 /** So that one that shows all it compared leaves room for others. */
 const lineMax = 200;

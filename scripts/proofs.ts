@@ -64,7 +64,10 @@ function run({ name, args }: Part): Promise<Ended> {
   child.stderr.on('data', show(process.stderr));
   return new Promise((resolve, reject) => {
     child.on('error', reject);
-    child.on('close', (code) => resolve({ name, isPassed: code === 0, seconds: (Date.now() - started) / 1000, last }));
+    child.on('close', (code, signal) => {
+      if (signal !== null) last += `\nError: the process was ended by ${signal}\n`;
+      resolve({ name, isPassed: code === 0, seconds: (Date.now() - started) / 1000, last });
+    });
   });
 }
 

@@ -1,7 +1,7 @@
 // What a process that handed its session over still had on its way in the network: none of it may land once the successor goes on.
 import { Compare_CompareTarget as CompareTarget, KV, TxnRequest, TxnResponse } from '@conclave/protocol';
 import { campaign, type Lock, lock, tryLock } from '@conclave/recipes';
-import { type Client, connect, del, get, key, type Namespace, prefix, put, type Session } from '@conclave/sdk';
+import { type Client, connect, del, get, key, type Lease, type Namespace, prefix, put, type Session } from '@conclave/sdk';
 import { eventually, type RunningProcess, testTargets } from '@conclave/testkit';
 import { type CallEnd, type Connection, systemRuntime, type Transport } from '@conclave/wire';
 import { grpcTransport } from '@conclave/wire/grpc-client';
@@ -58,6 +58,11 @@ class SlowNetwork {
   /** Its sender is told that the connection broke. */
   lose(): void {
     this.#fail?.({ code: 14, message: 'the connection broke', trailer: () => undefined, notProcessed: false });
+  }
+
+  /** Its sender is told that it may not. */
+  refuse(): void {
+    this.#fail?.({ code: 7, message: 'etcdserver: permission denied', trailer: () => undefined, notProcessed: false });
   }
 
   /** Passes on what it kept. Whether its conditions held. `meanwhile`: what happens before the sender is told. */
@@ -267,6 +272,48 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await session.close();
     });
 
+    test('is left to the call that has it by another that gives up', async () => {
+      const first = await client.session({ ttlSeconds: 30 });
+      const ask = (lease: Lease, signal?: AbortSignal): Promise<Lock> => lock(client.namespace('jobs/'), `${mine}l`, { lease, signal });
+      await ask(first.lease);
+      await using session = await client.session({ from: await first.handOver() });
+      const own = `jobs/${mine}l/${session.lease.id.toString(16)}`;
+      network.keep(own);
+      const controller = new AbortController();
+      const givenUp = expect(ask(session.lease, controller.signal)).rejects.toMatchObject({ code: 'cancelled' });
+      await network.untilKept();
+      const held = await ask(session.lease);
+      controller.abort();
+      expect(await network.pass()).toBe(false);
+      await givenUp;
+      expect((await other.get(own))?.createRevision).toBe(held.token);
+      expect(held.isHeld).toBe(true);
+    });
+
+    test('is not waited for, and lost, once the key of its session can never be put again', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const { lease } = session;
+      const held = session.hold(`${mine}a`, 'v');
+      await held.placed();
+      const locked = await lock(client, `${mine}l`, { lease });
+      const mark = `conclave/session/${lease.id.toString(16)}`;
+      network.keep(mark);
+      await other.delete(mark);
+      await network.untilKept();
+      const released = locked.release();
+      const waiting = expect(lock(client, `${mine}m`, { lease })).rejects.toMatchObject({
+        code: 'lock-lost',
+        cause: { code: 'lease-lost', cause: { code: 'permission-denied' } },
+      });
+      network.refuse();
+      await waiting;
+      await released;
+      await eventually('there is another lease', () => session.state.state === 'live' && session.lease !== lease);
+      await held.placed();
+      await eventually('all of the other is gone', async () => (await other.get(locked.key)) === undefined);
+      expect((await other.get(`${mine}a`))?.lease).toBe(session.lease.id);
+    });
+
     test('that the old process waited for keeps its position; one that nobody goes on with is seen by the successor, and dropped', async () => {
       await using first = await lock(other, `${mine}l`);
       const session = await client.session({ ttlSeconds: 30 });
@@ -296,6 +343,34 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
       await second.release();
       await (await later).release();
     });
+
+    test.each(['queues again once the key of its session is there', 'is gone on with by a successor'])(
+      "that %s is one call's, by whatever namespace object it came",
+      async (how) => {
+        let session = await client.session({ ttlSeconds: 30 });
+        const ask = (signal?: AbortSignal): Promise<Lock> => lock(client.namespace('jobs/'), `${mine}l`, { lease: session.lease, signal });
+        const mark = `conclave/session/${session.lease.id.toString(16)}`;
+        const isMissing = how.startsWith('queues');
+        if (isMissing) {
+          network.keep(mark);
+          await other.delete(mark);
+          await network.untilKept();
+        } else {
+          await ask();
+          session = await client.session({ from: await session.handOver() });
+        }
+        const asked = Promise.allSettled([ask(), ask()]);
+        if (isMissing) await network.pass();
+        const answers = await asked;
+        const won = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+        expect(won).toHaveLength(1);
+        expect(answers.find(({ status }) => status === 'rejected')).toMatchObject({ reason: { code: 'lease-in-use' } });
+        expect((await other.get(`jobs/${won[0]?.key}`))?.createRevision).toBe(won[0]?.token);
+        await won[0]?.release();
+        await (await ask()).release();
+        await session.close();
+      },
+    );
 
     test('on any other lease is asked for, written to and given back as ever', async () => {
       const lease = await client.lease.grant({ ttlSeconds: 30 });
@@ -338,6 +413,26 @@ describe.each(testTargets())('against $title', ({ start, skip }) => {
         subscription.unsubscribe();
       },
     );
+  });
+
+  describe.skipIf(skip !== undefined)('an offer', () => {
+    test('that never got through is taken back, and finds nothing when it comes late', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const held = session.hold(`${mine}a`, 'v');
+      await held.placed();
+      const { id } = session.lease;
+      network.keep(`conclave/session/${id.toString(16)}`);
+      const controller = new AbortController();
+      const offered = expect(session.handOver({ signal: controller.signal })).rejects.toMatchObject({ code: 'cancelled' });
+      await network.untilKept();
+      controller.abort();
+      await offered;
+      await session.takeBack();
+      expect(session.lease.id).toBe(id);
+      expect(await network.pass()).toBe(false);
+      await held.update('w');
+      expect((await other.get(`${mine}a`))?.value).toBe('w');
+    });
   });
 
   describe.skipIf(skip !== undefined)('the guard of a session', () => {

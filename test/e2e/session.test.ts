@@ -491,6 +491,23 @@ describe.each(targets)('against $title', ({ start, skip }) => {
       stop();
     });
 
+    test('that is taken back keeps nothing that was released meanwhile, and nothing of others', async () => {
+      await using session = await client.session({ ttlSeconds: 30 });
+      const [first, second, third] = ['a', 'b', 'c'].map((name) => session.hold(`${mine}${name}`, 'v'));
+      for (const hold of session.holds) await hold.placed();
+      await session.handOver();
+      await first?.release();
+      await third?.release();
+      await other.put(`${mine}c`, 'theirs');
+      expect((await other.list(prefix(mine))).count).toBe(3);
+      await session.takeBack();
+      expect(session.holds).toEqual([second]);
+      expect((await other.list(prefix(mine))).kvs.map(({ key, value }) => `${key.slice(mine.length)} ${value}`)).toEqual([
+        'b v',
+        'c theirs',
+      ]);
+    });
+
     test('that nobody takes ends with its client', async () => {
       const far = await connect({ endpoints: server.address });
       const session = await far.session();

@@ -14,7 +14,7 @@ import {
 import { type Kind, recipeError } from './kind.ts';
 import { guardFailed, leave, type Place, writeTo } from './place.ts';
 import { isTransient, pauseMs, Scope } from './scope.ts';
-import { claim, disclaim } from './shared-lease.ts';
+import { claim, claimToken, disclaim, isClaimed } from './shared-lease.ts';
 
 /** What every contender may choose. */
 export interface ContendOptions {
@@ -113,15 +113,16 @@ async function enter(
     if (entry === undefined) {
       // The answer is known; that the traces may stay until the lease ends does not change it.
       if (ownsLease) await leaveSoon(place, sent);
-      else disclaim(lease, client, name);
+      else disclaim(place);
       return undefined;
     }
+    if (!ownsLease && !claimToken(lease, entry.token)) throw leaseInUse(lease, name);
     place = { ...place, token: entry.token };
     const revision = entry.isFirst ? entry.revision : await waitForTurn(place, scope);
     return { place, revision };
   } catch (error) {
     if (ownsLease || !isConclaveError(error, 'lease-in-use')) await leaveSoon(place, sent);
-    if (!ownsLease) disclaim(lease, client, name);
+    if (!ownsLease) disclaim(place);
     throw error;
   }
 }
@@ -270,13 +271,17 @@ async function leaveWith(place: Place, sent: Promise<Entry | undefined>): Promis
   if (place.ownsLease || place.token !== 0n) return await leave(place);
   const [answer] = await Promise.allSettled([sent]);
   if (answer.status === 'fulfilled') {
-    if (answer.value !== undefined) await leave({ ...place, token: answer.value.token });
+    if (answer.value !== undefined) await leaveUnclaimed(place, answer.value.token);
     return;
   }
   // Turned down: what is under the key, if anything, is an earlier place of the same lease.
   if (!isTransient(answer.reason)) return;
   const own = await readUntilAnswered(place);
-  if (own !== undefined) await leave({ ...place, token: own.createRevision });
+  if (own !== undefined) await leaveUnclaimed(place, own.createRevision);
+}
+
+async function leaveUnclaimed(place: Place, token: bigint): Promise<void> {
+  if (!isClaimed(place.lease, token)) await leave({ ...place, token });
 }
 
 /** The lease is renewed for as long as its owner likes, and the key with it: asked until there is an answer, or the lease ends. */

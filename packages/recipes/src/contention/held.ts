@@ -137,8 +137,7 @@ export class Held implements AsyncDisposable {
   }
 
   #disclaim(): void {
-    const { ownsLease, lease, client, name } = this.place;
-    if (!ownsLease) disclaim(lease, client, name);
+    if (!this.place.ownsLease) disclaim(this.place);
   }
 
   #stopListening(): void {

@@ -1,10 +1,13 @@
 import type { Lease, Namespace } from '@conclave/sdk';
+import type { Place } from './place.ts';
 
 /**
  * The names under which a lease of a caller's has a place, as far as this process knows. The store knows too, but a request whose answer was lost
  * is asked again, and what the repeat then finds under the lease's id could be the place of another call on the same lease.
  */
 const places = new WeakMap<Lease, WeakMap<Namespace, Set<string>>>();
+/** And once the store has answered, the places themselves: two namespaces may be one. */
+const tokens = new WeakMap<Lease, Set<bigint>>();
 
 /** False when the lease has the place already. */
 export function claim(lease: Lease, client: Namespace, name: string): boolean {
@@ -14,8 +17,23 @@ export function claim(lease: Lease, client: Namespace, name: string): boolean {
   return true;
 }
 
-export function disclaim(lease: Lease, client: Namespace, name: string): void {
+export function disclaim({ lease, client, name, token }: Pick<Place, 'lease' | 'client' | 'name' | 'token'>): void {
   namesOf(lease, client).delete(name);
+  tokens.get(lease)?.delete(token);
+}
+
+/** False when the place is another call's: it came here by another namespace object. */
+export function claimToken(lease: Lease, token: bigint): boolean {
+  const known = tokens.get(lease) ?? new Set<bigint>();
+  tokens.set(lease, known);
+  if (known.has(token)) return false;
+  known.add(token);
+  return true;
+}
+
+/** The place is some call's. */
+export function isClaimed(lease: Lease, token: bigint): boolean {
+  return tokens.get(lease)?.has(token) === true;
 }
 
 function namesOf(lease: Lease, client: Namespace): Set<string> {

@@ -81,8 +81,9 @@ async function takeOver(keeper: SessionKeeper, session: Session, from: SessionTo
     keeper.start(lease);
     await keeper.untilLive(limit.rest());
   } catch (error) {
-    // At no time do two hold it.
+    // At no time do two hold it. Nor does it go on here under another lease.
     lease?.end('handed-over', 'its session could not be taken over');
+    void session[Symbol.asyncDispose]();
     if (!isConclaveError(error, 'session-claimed') && !isConclaveError(error, 'session-expired')) await giveBack(keeper, mark, token.claim);
     throw error;
   }

@@ -211,6 +211,10 @@ export class SessionKeeper implements HoldHost {
     own.begin(bare);
     await own.settled(bare);
     if (own.state.state === 'failed') throw own.state.error;
+    // Deleted by hand later, and refused: no guard of this lease would ever hold again, and whoever waits for one would wait for ever.
+    own.status().subscribe((state) => {
+      if (state.state === 'failed') lease.end('lost', 'the key of its session cannot be put', state.error);
+    });
     if (lease.state === 'held') await this.#restore({ ...bare, guards: lease.guards });
     await over;
   }

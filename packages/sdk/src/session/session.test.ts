@@ -346,6 +346,23 @@ test('taken over late, it is judged by what the server says is left, and renewed
   expect(successor.lease).toMatchObject({ id, isTakenOver: true, ttlSeconds: 10 });
 });
 
+test('that cannot be taken over does not go on under another lease while it is given back', async () => {
+  const { runtime, script, client, server, session } = await opened(10);
+  const token = await runtime.run(session.handOver());
+  const { onCall } = script;
+  let nth = 0;
+  script.onCall = (call) => {
+    if (call.path === KV.methods.txn.path) nth++;
+    // The claim is the first, its own key the second; that it is given back stays unanswered.
+    if (nth === 2) call.end(7, { message: 'etcdserver: permission denied' });
+    else if (nth < 2 || call.path !== KV.methods.txn.path) onCall(call);
+  };
+  await expect(runtime.run(client.session({ from: token }))).rejects.toMatchObject({ code: 'permission-denied' });
+  await runtime.advance(5_000);
+  expect(nth).toBe(3);
+  expect(server.grants).toHaveLength(1);
+});
+
 test('taken over late by a client that renews other leases already, it is renewed at once, too', async () => {
   const { runtime, client, session } = await opened(10);
   await runtime.run(client.lease.grant({ ttlSeconds: 60 }));

@@ -2,7 +2,8 @@ import { drawId } from '../connection/draw-id.ts';
 import type { RequestOptions } from '../connection/procedure.ts';
 import { TimeLimit } from '../connection/time-limit.ts';
 import { invalidArgument } from '../errors/conclave-error.ts';
-import type { Comparison } from '../kv/comparison.ts';
+import { type Comparison, key } from '../kv/comparison.ts';
+import { del } from '../kv/operation.ts';
 import { type Key, toBytes, type Value } from '../kv/text.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { Feed } from '../rx/feed.ts';
@@ -23,6 +24,7 @@ interface Offer {
   readonly claim: string;
   /** Who it is the session's if it is taken back. */
   readonly nextOwner: string;
+  readonly keys: readonly Uint8Array[];
 }
 
 /**
@@ -174,13 +176,13 @@ export class Session implements AsyncDisposable {
    * ```
    */
   async handOver(options: RequestOptions = {}): Promise<SessionToken> {
-    const { engine, owner, holds } = this.#keeper;
+    const { engine, owner } = this.#keeper;
     const { lease } = this.#keeper.live();
     const limit = new TimeLimit(engine, options, lease.remaining());
-    const keys = [...holds].filter((hold) => hold instanceof HeldKey).map(({ keyBytes }) => keyBytes);
+    const keys = this.#heldKeys();
     const mark = this.#keeper.markOf(lease.id);
     const claim = drawId(engine.runtime);
-    this.#offer = { lease: lease.id, mark, owner, claim, nextOwner: drawId(engine.runtime) };
+    this.#offer = { lease: lease.id, mark, owner, claim, nextOwner: drawId(engine.runtime), keys };
     // First it ends here, then the store says so: at no time do two hold it.
     lease.end('handed-over', 'its session was handed over');
     await persist(engine, limit, (rest) => mark.offer(owner, claim, rest));
@@ -246,11 +248,25 @@ export class Session implements AsyncDisposable {
     if (offer === undefined) throw invalidArgument('the session was not handed over');
     const limit = new TimeLimit(engine, options);
     await persist(engine, limit, (rest) => offer.mark.takeBack(offer.owner, offer.claim, offer.nextOwner, rest));
+    await this.#dropReleased(offer, limit);
     const lease = await persist(engine, limit, (rest) => leases.takeOver(offer.lease, rest));
     if (lease === undefined) throw expired(offer.lease);
     this.#offer = undefined;
     keeper.owner = offer.nextOwner;
     keeper.start(lease);
     await keeper.untilLive(limit.rest());
+  }
+  /** What was released after the offer was left alone then, as it could have been the successor's. */
+  async #dropReleased({ lease, mark, nextOwner, keys }: Offer, limit: TimeLimit): Promise<void> {
+    const { engine, namespace } = this.#keeper;
+    const held = this.#heldKeys();
+    for (const one of keys.filter((offered) => !held.some((bytes) => Buffer.compare(bytes, offered) === 0)))
+      await persist(engine, limit, (rest) =>
+        namespace.txn().if(mark.guard(nextOwner), key(one).lease.equals(lease)).then(del(one)).commit(rest),
+      );
+  }
+
+  #heldKeys(): readonly Uint8Array[] {
+    return [...this.#keeper.holds].filter((hold) => hold instanceof HeldKey).map(({ keyBytes }) => keyBytes);
   }
 }
