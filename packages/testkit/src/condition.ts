@@ -1,10 +1,14 @@
-/** Waits until `check` gives a value other than undefined or false, asking again every few milliseconds. */
+/**
+ * Waits until `check` gives a value other than undefined or false, asking again every few milliseconds. The last time it is asked after the time is over:
+ * one slow answer, or a process that stood still meanwhile, is no reason to give up.
+ */
 export async function eventually<T>(what: string, check: () => T | Promise<T>, timeoutMs = 10_000): Promise<Exclude<T, undefined | false>> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
+    const isLast = performance.now() > deadline;
     const value = await check();
     if (value !== undefined && value !== false) return value as Exclude<T, undefined | false>;
-    if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    if (isLast) throw new Error(`not within ${timeoutMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
