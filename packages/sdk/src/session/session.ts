@@ -256,6 +256,7 @@ export class Session implements AsyncDisposable {
     keeper.start(lease);
     await keeper.untilLive(limit.rest());
   }
+
   /** What was released after the offer was left alone then, as it could have been the successor's. */
   async #dropReleased({ lease, mark, nextOwner, keys }: Offer, limit: TimeLimit): Promise<void> {
     const { engine, namespace } = this.#keeper;
